@@ -1,0 +1,152 @@
+// Package metrics is the vocabulary of measurement: descriptors, pipelines, histograms and the registry that holds them.
+//
+// It imports only the standard library. An exporter reads a [Registry]
+// through [Registry.Gather] and renders what it finds; nothing here knows a
+// wire format.
+package metrics
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// Type is what a metric's values mean.
+type Type string
+
+// The types of metric that a registry can hold.
+const (
+	CounterType   Type = "counter"
+	GaugeType     Type = "gauge"
+	HistogramType Type = "histogram"
+)
+
+// Desc describes one metric, once: documentation, dashboards, alerts and the
+// limit on series all read it.
+type Desc struct {
+	Name    string   // Prometheus name, with its unit: outrider_pipeline_oldest_age_seconds
+	Datadog string   // name in Datadog: outrider.pipeline.oldest_age
+	Type    Type     // counter, gauge or histogram
+	Help    string   // one sentence
+	Unit    string   // seconds, bytes, items, ratio ...
+	Tags    []string // names of the tags, in the order of the values of a Point
+	Budget  int      // series this metric may have at most
+}
+
+// A Point is one series' value now. Tags are the values of Desc.Tags, in order.
+type Point struct {
+	Tags  []string
+	Value float64
+	Hist  *HistogramSnapshot // set for histograms, then Value is unused
+}
+
+// A Family is a descriptor with its points, sorted by tags.
+type Family struct {
+	Desc   Desc
+	Points []Point
+}
+
+// Registry holds every metric of one process. Its methods may be called from
+// many goroutines at once.
+type Registry struct {
+	mu        sync.Mutex
+	families  map[string]*family
+	pipelines map[string]*Pipeline
+}
+
+type family struct {
+	desc    Desc
+	sources []source
+}
+
+// A source yields the points of one owner. It is called for every Gather.
+type source func(yield func(Point))
+
+// NewRegistry returns an empty registry that already describes pipelines.
+func NewRegistry() *Registry {
+	return &Registry{families: map[string]*family{}, pipelines: map[string]*Pipeline{}}
+}
+
+// Func registers a function that yields the points of d each time they are
+// read. Several functions may feed one descriptor. The function must be fast,
+// must not call the registry, and may be called concurrently with itself.
+//
+// A name registered twice with different descriptions is an error, and so is
+// one of those that describe pipelines.
+func (r *Registry) Func(d Desc, points func(yield func(Point))) error {
+	if err := d.check(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f, ok := r.families[d.Name]
+	if !ok {
+		f = &family{desc: d}
+		r.families[d.Name] = f
+	} else if !f.desc.equal(d) {
+		return fmt.Errorf("metric %s: described twice: %+v, then %+v", d.Name, f.desc, d)
+	}
+	f.sources = append(f.sources, points)
+	return nil
+}
+
+// Gather reads every metric once. The result is sorted by name, then by tags.
+func (r *Registry) Gather() []Family {
+	r.mu.Lock()
+	fams := make([]*family, 0, len(r.families))
+	for _, f := range r.families {
+		fams = append(fams, &family{desc: f.desc, sources: slices.Clone(f.sources)})
+	}
+	pipes := r.sortedPipelines()
+	r.mu.Unlock()
+
+	out := make([]Family, 0, len(fams)+len(pipelineDescs))
+	for _, f := range fams {
+		var points []Point
+		for _, s := range f.sources {
+			s(func(p Point) { points = append(points, p) })
+		}
+		out = append(out, sortedFamily(f.desc, points))
+	}
+	if len(pipes) > 0 {
+		out = append(out, pipelineFamilies(pipes)...)
+	}
+	slices.SortFunc(out, func(a, b Family) int { return strings.Compare(a.Desc.Name, b.Desc.Name) })
+	return out
+}
+
+// Descs returns the descriptors of everything registered, pipelines
+// included, sorted by name: the catalogue.
+func (r *Registry) Descs() []Desc {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := slices.Clone(pipelineDescs)
+	for _, f := range r.families {
+		out = append(out, f.desc)
+	}
+	slices.SortFunc(out, func(a, b Desc) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+func sortedFamily(d Desc, points []Point) Family {
+	slices.SortFunc(points, func(a, b Point) int { return slices.Compare(a.Tags, b.Tags) })
+	return Family{Desc: d, Points: points}
+}
+
+func (d Desc) check() error {
+	switch {
+	case d.Name == "" || d.Help == "":
+		return fmt.Errorf("metric %q: name and help must not be empty", d.Name)
+	case slices.ContainsFunc(pipelineDescs, func(p Desc) bool { return p.Name == d.Name }):
+		return fmt.Errorf("metric %s: the name belongs to the pipelines", d.Name)
+	case d.Type != CounterType && d.Type != GaugeType && d.Type != HistogramType:
+		return fmt.Errorf("metric %s: type %q, want counter, gauge or histogram", d.Name, d.Type)
+	}
+	return nil
+}
+
+func (d Desc) equal(o Desc) bool {
+	return d.Datadog == o.Datadog && d.Type == o.Type && d.Help == o.Help &&
+		d.Unit == o.Unit && d.Budget == o.Budget && slices.Equal(d.Tags, o.Tags)
+}

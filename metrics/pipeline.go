@@ -1,0 +1,231 @@
+package metrics
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A Pipeline counts the work that passes one place where work can wait:
+//
+//	Carried + In = Out + Queued + Dropped
+//
+// What is left over is its balance, which is exported and should be 0. Queued
+// is read from the structure that holds the work, never derived from the
+// other terms: that is what makes the balance mean something.
+//
+// The owner changes the terms under the same lock that guards its structure
+// (see [Lock]), so that a snapshot never sees work half moved.
+type Pipeline struct {
+	opts PipelineOptions
+
+	mu      sync.Mutex
+	carried int64
+	in      int64
+	out     int64
+	retries map[string]int64
+	drops   map[string]int64
+}
+
+// PipelineOptions say what a pipeline is.
+type PipelineOptions struct {
+	Name   string // delivery, watch, ledger ...
+	Target string // which one of them: a sink's name, a stream's; empty when there is only one
+	Unit   string // what is counted: changes, events, lines, samples
+
+	// Lock guards the structure in which the work waits. Snapshot holds it
+	// while it reads Queue and the terms. May be nil.
+	Lock sync.Locker
+
+	// Queue reads how much waits, in flight included. It is called with Lock
+	// held. Nil means that the term is not known, and neither is the balance.
+	Queue func() Queue
+}
+
+// Queue is what waits in a pipeline now.
+type Queue struct {
+	Len    int64
+	Oldest time.Time // when the oldest item came in; zero when nothing waits
+}
+
+// PipelineSnapshot is every term of a pipeline at one moment.
+type PipelineSnapshot struct {
+	Name, Target, Unit string
+	Carried, In, Out   int64
+	Queued             int64
+	Oldest             time.Time        // zero when nothing waits
+	Retries            map[string]int64 // by cause
+	Dropped            map[string]int64 // by reason
+	Known              bool             // false: Queued and the balance are not known
+}
+
+// Balance is Carried + In - Out - Queued - Dropped: 0 when the books balance.
+// ok is false when a term is not known.
+func (s PipelineSnapshot) Balance() (balance int64, ok bool) {
+	return s.Carried + s.In - s.Out - s.Queued - s.TotalDropped(), s.Known
+}
+
+// TotalDropped is the sum of the drops for all reasons.
+func (s PipelineSnapshot) TotalDropped() int64 { return sum(s.Dropped) }
+
+// TotalRetries is the sum of the retries for all causes.
+func (s PipelineSnapshot) TotalRetries() int64 { return sum(s.Retries) }
+
+// OldestAge is how long the oldest item has waited at now; 0 when none waits.
+func (s PipelineSnapshot) OldestAge(now time.Time) time.Duration {
+	if s.Oldest.IsZero() || now.Before(s.Oldest) {
+		return 0
+	}
+	return now.Sub(s.Oldest)
+}
+
+// Pipeline registers a pipeline. A second one of the same name and target is
+// an error.
+func (r *Registry) Pipeline(o PipelineOptions) (*Pipeline, error) {
+	if o.Name == "" || o.Unit == "" {
+		return nil, fmt.Errorf("pipeline %q: name and unit must not be empty", o.Name)
+	}
+	p := &Pipeline{opts: o, retries: map[string]int64{}, drops: map[string]int64{}}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key := o.Name + "\x00" + o.Target
+	if _, dup := r.pipelines[key]; dup {
+		return nil, fmt.Errorf("pipeline %s %s: registered twice", o.Name, o.Target)
+	}
+	r.pipelines[key] = p
+	return p, nil
+}
+
+// Pipelines returns a snapshot of every pipeline, sorted by name and target.
+func (r *Registry) Pipelines() []PipelineSnapshot {
+	r.mu.Lock()
+	pipes := r.sortedPipelines()
+	r.mu.Unlock()
+	out := make([]PipelineSnapshot, len(pipes))
+	for i, p := range pipes {
+		out[i] = p.Snapshot()
+	}
+	return out
+}
+
+// Carry counts n items found waiting at the start.
+func (p *Pipeline) Carry(n int64) { p.add(&p.carried, n) }
+
+// In counts n items that came in.
+func (p *Pipeline) In(n int64) { p.add(&p.in, n) }
+
+// Out counts n items that left done.
+func (p *Pipeline) Out(n int64) { p.add(&p.out, n) }
+
+// Retry counts n items tried again because of cause. A retry is not a term of
+// the balance: the item still waits.
+func (p *Pipeline) Retry(cause string, n int64) { p.addTo(p.retries, cause, n) }
+
+// Drop counts n items given up for reason.
+func (p *Pipeline) Drop(reason string, n int64) { p.addTo(p.drops, reason, n) }
+
+// Snapshot reads all terms at one moment.
+func (p *Pipeline) Snapshot() PipelineSnapshot {
+	if p.opts.Lock != nil {
+		p.opts.Lock.Lock()
+		defer p.opts.Lock.Unlock()
+	}
+	var q Queue
+	if p.opts.Queue != nil {
+		q = p.opts.Queue()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return PipelineSnapshot{
+		Name: p.opts.Name, Target: p.opts.Target, Unit: p.opts.Unit,
+		Carried: p.carried, In: p.in, Out: p.out,
+		Queued: q.Len, Oldest: q.Oldest, Known: p.opts.Queue != nil,
+		Retries: maps.Clone(p.retries), Dropped: maps.Clone(p.drops),
+	}
+}
+
+func (p *Pipeline) add(term *int64, n int64) {
+	p.mu.Lock()
+	*term += n
+	p.mu.Unlock()
+}
+
+func (p *Pipeline) addTo(terms map[string]int64, key string, n int64) {
+	p.mu.Lock()
+	terms[key] += n
+	p.mu.Unlock()
+}
+
+// sortedPipelines needs r.mu.
+func (r *Registry) sortedPipelines() []*Pipeline {
+	keys := slices.Sorted(maps.Keys(r.pipelines))
+	out := make([]*Pipeline, len(keys))
+	for i, k := range keys {
+		out[i] = r.pipelines[k]
+	}
+	return out
+}
+
+// pipelineTags are the tags of every term of a pipeline. Read-only.
+var pipelineTags = []string{"pipeline", "target", "unit"}
+
+// pipelineDescs describe the terms of every pipeline. Read-only.
+var pipelineDescs = []Desc{
+	pipelineDesc("carried_total", CounterType, "items", "Items found waiting when the process started."),
+	pipelineDesc("in_total", CounterType, "items", "Items that came in."),
+	pipelineDesc("out_total", CounterType, "items", "Items that left done: acknowledged, not just sent."),
+	pipelineDesc("queued", GaugeType, "items", "Items that wait now, in flight included, read from the structure that holds them."),
+	pipelineDesc("retries_total", CounterType, "items", "Items tried again, by cause.", "cause"),
+	pipelineDesc("drops_total", CounterType, "items", "Items given up, by reason.", "reason"),
+	pipelineDesc("balance", GaugeType, "items", "Carried + in - out - queued - drops. Not 0 for two minutes means that the pipeline lost count."),
+	pipelineDesc("oldest_age_seconds", GaugeType, "seconds", "How long the oldest waiting item has waited; 0 when none waits."),
+}
+
+func pipelineDesc(name string, t Type, unit, help string, more ...string) Desc {
+	dd := "outrider.pipeline." + strings.TrimSuffix(strings.TrimSuffix(name, "_total"), "_seconds")
+	return Desc{
+		Name: "outrider_pipeline_" + name, Datadog: dd, Type: t, Unit: unit, Help: help,
+		Tags: append(slices.Clone(pipelineTags), more...), Budget: 1000,
+	}
+}
+
+func pipelineFamilies(pipes []*Pipeline) []Family {
+	now := time.Now()
+	points := make([][]Point, len(pipelineDescs))
+	for _, p := range pipes {
+		s := p.Snapshot()
+		tags := []string{s.Name, s.Target, s.Unit}
+		put := func(i int, v float64, more ...string) {
+			points[i] = append(points[i], Point{Tags: append(slices.Clone(tags), more...), Value: v})
+		}
+		put(0, float64(s.Carried))
+		put(1, float64(s.In))
+		put(2, float64(s.Out))
+		if balance, ok := s.Balance(); ok {
+			put(3, float64(s.Queued))
+			put(6, float64(balance))
+			put(7, s.OldestAge(now).Seconds())
+		}
+		for cause, n := range s.Retries {
+			put(4, float64(n), cause)
+		}
+		for reason, n := range s.Dropped {
+			put(5, float64(n), reason)
+		}
+	}
+	out := make([]Family, len(pipelineDescs))
+	for i, d := range pipelineDescs {
+		out[i] = sortedFamily(d, points[i])
+	}
+	return out
+}
+
+func sum(m map[string]int64) (n int64) {
+	for _, v := range m {
+		n += v
+	}
+	return n
+}
