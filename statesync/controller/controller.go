@@ -1,0 +1,219 @@
+// Package controller wires state sync into one component of the agent: streams, watcher, ledger, and a dispatcher for each sink.
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/outrider-agent/outrider/agent/config"
+	"github.com/outrider-agent/outrider/metrics"
+	"github.com/outrider-agent/outrider/statesync"
+	"github.com/outrider-agent/outrider/statesync/delivery"
+	"github.com/outrider-agent/outrider/statesync/kube"
+	"github.com/outrider-agent/outrider/statesync/ledger"
+	"github.com/outrider-agent/outrider/statesync/watch"
+	"github.com/outrider-agent/outrider/statesync/workload"
+)
+
+const (
+	identifyTimeout = 10 * time.Second
+	identifyMax     = 5 * time.Second // between two tries
+)
+
+// Options are what the controller needs of the program it runs in.
+type Options struct {
+	Config    *Config
+	Dir       string // the data directory; the caller holds its lock
+	UserAgent string
+	OpenSink  func(item config.Item, userAgent string) (statesync.Sink, error)
+
+	Registry *metrics.Registry
+	Logger   *slog.Logger
+	Now      func() time.Time
+}
+
+// Controller is the component.
+type Controller struct {
+	opts   Options
+	client *kube.Client
+	queues *kube.WorkqueueMetrics
+	ledger *ledger.Ledger
+	sinks  []*sink
+
+	streams []watch.Stream
+	watcher atomic.Pointer[watch.Watcher] // nil until the cluster is identified
+	trouble atomic.Pointer[error]         // why the cluster could not be identified; nil: no try has failed
+}
+
+type sink struct {
+	name       string
+	sink       statesync.Sink
+	dispatcher *delivery.Dispatcher
+}
+
+// New opens the ledger and the sinks and reads how to reach the API server,
+// without talking to it. Run releases them; after an error of New nothing is
+// held.
+func New(o Options) (_ *Controller, err error) {
+	c := &Controller{opts: o}
+	if c.client, err = kube.Connect(string(o.Config.Kubeconfig), o.UserAgent); err != nil {
+		return nil, err
+	}
+	if c.queues, err = kube.NewWorkqueueMetrics(o.Registry); err != nil {
+		return nil, err
+	}
+	if c.streams, err = c.makeStreams(); err != nil {
+		return nil, err
+	}
+	c.ledger, err = ledger.Open(ledger.Options{Dir: o.Dir, Log: o.Logger, Registry: o.Registry, Now: o.Now})
+	if err != nil {
+		return nil, err
+	}
+	for _, item := range o.Config.Sinks {
+		if err := c.addSink(item); err != nil {
+			return nil, errors.Join(err, c.close())
+		}
+	}
+	return c, nil
+}
+
+// makeStreams says what is watched: each kind in each namespace, and the pods
+// of kinds that pods fold into.
+func (c *Controller) makeStreams() ([]watch.Stream, error) {
+	tracked := map[string]bool{}
+	needPods := false
+	for _, name := range c.opts.Config.Kinds {
+		tracked[name] = true
+		needPods = needPods || workload.Kinds[name].Folds
+	}
+	kinds := c.opts.Config.Kinds
+	if needPods && !tracked["Pod"] {
+		kinds = append([]string{"Pod"}, kinds...)
+	}
+	namespaces := c.opts.Config.Namespaces
+	if len(namespaces) == 0 {
+		namespaces = []string{""}
+	}
+	var out []watch.Stream
+	for _, name := range kinds {
+		for _, ns := range namespaces {
+			k := workload.Kinds[name]
+			source, err := c.client.Collection(k.Name, k.Group, k.Version, k.Resource, ns)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, watch.Stream{Kind: k, Namespace: ns, Source: source, FoldOnly: !tracked[name]})
+		}
+	}
+	return out, nil
+}
+
+func (c *Controller) addSink(item config.Item) error {
+	cursor, err := c.ledger.Cursor(item.Name)
+	if err != nil {
+		return err
+	}
+	s, err := c.opts.OpenSink(item, c.opts.UserAgent)
+	if err != nil {
+		return err
+	}
+	c.sinks = append(c.sinks, &sink{name: item.Name, sink: s})
+	concurrency := 0
+	if limited, ok := s.(interface{ Concurrency() int }); ok {
+		concurrency = limited.Concurrency()
+	}
+	c.sinks[len(c.sinks)-1].dispatcher, err = delivery.New(delivery.Options{
+		Name: item.Name, Sink: s, Source: c.ledger, Cursor: cursor, Concurrency: concurrency,
+		Registry: c.opts.Registry, QueueMetrics: c.queues, Logger: c.opts.Logger, Now: c.opts.Now,
+	})
+	return err
+}
+
+// Name names the component.
+func (c *Controller) Name() string { return "statesync" }
+
+// Run syncs until ctx ends. Sinks get what waits for them even while the API
+// server cannot be reached. The ledger stops last: what the watch has read
+// and the sinks have acknowledged becomes durable first.
+func (c *Controller) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, c.close()) }()
+	group, ctx := errgroup.WithContext(ctx)
+	recording, stopRecording := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopRecording()
+	for _, s := range c.sinks {
+		group.Go(func() error { return s.dispatcher.Run(ctx) })
+	}
+	recorded := make(chan error, 1)
+	group.Go(func() error {
+		cluster, epoch, err := c.identify(ctx)
+		go func() { recorded <- c.ledger.Run(recording) }()
+		if err != nil || ctx.Err() != nil {
+			return err
+		}
+		return c.watch(ctx, cluster, epoch)
+	})
+	err = group.Wait()
+	stopRecording()
+	return errors.Join(err, <-recorded)
+}
+
+// identify asks which cluster this is until it is told or ctx ends.
+func (c *Controller) identify(ctx context.Context) (cluster string, epoch int64, err error) {
+	for wait := 200 * time.Millisecond; ; wait = min(2*wait, identifyMax) {
+		try, cancel := context.WithTimeout(ctx, identifyTimeout)
+		cluster, failure := c.client.ClusterID(try)
+		cancel()
+		if failure == nil {
+			c.trouble.Store(nil)
+			epoch, err := c.ledger.Identify(cluster)
+			return cluster, epoch, err
+		}
+		if before := c.trouble.Swap(&failure); ctx.Err() == nil && (before == nil || (*before).Error() != failure.Error()) {
+			c.opts.Logger.Warn("cannot identify the cluster; trying again", "err", failure)
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return "", 0, nil // a stop is no error
+		}
+	}
+}
+
+func (c *Controller) watch(ctx context.Context, cluster string, epoch int64) error {
+	known, err := c.ledger.Workloads(ctx)
+	if err != nil {
+		return err
+	}
+	w, err := watch.New(watch.Options{
+		Cluster: cluster, Epoch: epoch, Streams: c.streams, Tracked: c.opts.Config.Kinds, Known: known,
+		Log: c.ledger, MaxPending: c.opts.Config.MaxPending, Reasons: c.opts.Config.Reasons,
+		Registry: c.opts.Registry, QueueMetrics: c.queues, Logger: c.opts.Logger, Now: c.opts.Now,
+	})
+	if err != nil {
+		return err
+	}
+	c.watcher.Store(w)
+	return w.Run(ctx)
+}
+
+func (c *Controller) close() error {
+	var errs []error
+	for _, s := range c.sinks {
+		if closer, ok := s.sink.(io.Closer); ok {
+			if err := closer.Close(); err != nil {
+				errs = append(errs, fmt.Errorf("close sink %s: %w", s.name, err))
+			}
+		}
+	}
+	if err := c.ledger.Close(); err != nil {
+		errs = append(errs, fmt.Errorf("close ledger: %w", err))
+	}
+	return errors.Join(errs...)
+}

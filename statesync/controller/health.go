@@ -1,0 +1,170 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/outrider-agent/outrider/checks/runner"
+	"github.com/outrider-agent/outrider/checks/verdict"
+	"github.com/outrider-agent/outrider/statesync/delivery"
+	"github.com/outrider-agent/outrider/statesync/watch"
+)
+
+const (
+	// A server sends a bookmark about once a minute; two missed ones and some
+	// time mean that the stream is dead.
+	streamStale = 150 * time.Second
+	sinkWarn    = 10 * time.Second // the oldest change not acknowledged
+	sinkFail    = time.Minute
+	checkEvery  = time.Second
+)
+
+// Checks returns the checks of state sync: the cluster, each stream, the
+// ledger and each sink.
+func (c *Controller) Checks() []runner.Check {
+	checks := []runner.Check{
+		{Name: "cluster", Groups: []string{runner.ReadyGroup}, Run: c.checkCluster},
+		{Name: "ledger", Run: c.checkLedger},
+	}
+	for _, s := range c.streams {
+		checks = append(checks, runner.Check{
+			Name: "stream/" + s.Name(), Groups: []string{runner.ReadyGroup},
+			Run: func(context.Context) verdict.Result { return c.checkStream(s.Name()) },
+		})
+	}
+	for _, s := range c.sinks {
+		checks = append(checks, runner.Check{
+			Name: "sink/" + s.name,
+			Run:  func(context.Context) verdict.Result { return checkSink(s.dispatcher.Standing(), c.opts.Now()) },
+		})
+	}
+	for i := range checks {
+		checks[i].Every = checkEvery
+	}
+	return checks
+}
+
+func (c *Controller) checkCluster(context.Context) verdict.Result {
+	if err := c.trouble.Load(); err != nil {
+		return verdict.Result{Status: verdict.Fail, Message: (*err).Error()}
+	}
+	if c.watcher.Load() == nil {
+		return verdict.Result{Status: verdict.Unknown, Message: "asking the API server at " + c.client.Host()}
+	}
+	return verdict.Result{Status: verdict.Pass, Message: "API server at " + c.client.Host()}
+}
+
+func (c *Controller) checkLedger(context.Context) verdict.Result {
+	if since, err := c.ledger.Failure(); err != nil {
+		return verdict.Result{
+			Status: verdict.Fail, Message: fmt.Sprintf("cannot commit since %s: %s", since.Format(time.TimeOnly), err),
+		}
+	}
+	head, _ := c.ledger.Head()
+	value := float64(head)
+	return verdict.Result{Status: verdict.Pass, Message: fmt.Sprintf("%d changes recorded", head), Value: &value, Unit: "changes"}
+}
+
+func (c *Controller) checkStream(name string) verdict.Result {
+	for _, s := range c.standings() {
+		if s.Name == name {
+			return streamResult(s, c.opts.Now())
+		}
+	}
+	return verdict.Result{Status: verdict.Unknown, Message: "not started: the cluster is not identified yet"}
+}
+
+// streamResult: a stream that waits at its own gate is neither stale nor
+// unready; what fills the ledger or a sink has a check of its own.
+func streamResult(s watch.Standing, now time.Time) verdict.Result {
+	trouble := ""
+	if s.Failure != nil {
+		trouble = "; last call: " + s.Failure.Error()
+	}
+	age := now.Sub(s.Seen)
+	r := verdict.Result{Status: verdict.Pass}
+	switch {
+	case s.Held:
+		r.Message = fmt.Sprintf("held: %d events wait to be recorded", s.Pending)
+		return r
+	case s.Seen.IsZero():
+		r.Status, r.Message = verdict.Unknown, "nothing read yet"+trouble
+		if s.Failure != nil {
+			r.Status = verdict.Fail
+		}
+		return r
+	case !s.Synced:
+		r.Status, r.Message = verdict.Unknown, "the first list is not complete"+trouble
+	case age > streamStale:
+		r.Status, r.Message = verdict.Fail, fmt.Sprintf("no event or bookmark for %s, want one in %s%s", age.Round(time.Second), streamStale, trouble)
+	case s.Failure != nil:
+		r.Status, r.Message = verdict.Warn, "trying again"+trouble
+	default:
+		r.Message = fmt.Sprintf("%d objects, last heard %s ago", s.Objects, age.Round(time.Second))
+	}
+	seconds := age.Seconds()
+	r.Value, r.Unit = &seconds, "seconds"
+	return r
+}
+
+func checkSink(s delivery.Standing, now time.Time) verdict.Result {
+	waited := time.Duration(0)
+	if !s.Oldest.IsZero() {
+		waited = max(0, now.Sub(s.Oldest))
+	}
+	value := waited.Seconds()
+	r := verdict.Result{Status: verdict.Pass, Value: &value, Unit: "seconds"}
+	if s.Waiting == 0 {
+		r.Message = fmt.Sprintf("all %d changes acknowledged", s.Acked)
+		return r
+	}
+	r.Message = fmt.Sprintf("%d changes wait, the oldest for %s", s.Waiting, waited.Round(100*time.Millisecond))
+	switch {
+	case waited >= sinkFail:
+		r.Status = verdict.Fail
+	case waited >= sinkWarn || (!s.Failing.IsZero() && now.Sub(s.Failing) >= sinkWarn):
+		r.Status = verdict.Warn
+	}
+	if !s.Failing.IsZero() {
+		r.Message += fmt.Sprintf("; refused since %s: %s", s.Failing.Format(time.TimeOnly), s.Failure)
+	}
+	return r
+}
+
+func (c *Controller) standings() []watch.Standing {
+	if w := c.watcher.Load(); w != nil {
+		return w.Streams()
+	}
+	return nil
+}
+
+// Status writes the lines of the status text that are state sync's own.
+func (c *Controller) Status(w io.Writer) {
+	now := c.opts.Now()
+	for _, s := range c.standings() {
+		state := "watching"
+		switch {
+		case s.Held:
+			state = "held"
+		case !s.Synced:
+			state = "listing"
+		case s.Failure != nil:
+			state = "retrying"
+		}
+		age := "-"
+		if !s.Seen.IsZero() {
+			age = now.Sub(s.Seen).Round(time.Second).String()
+		}
+		fmt.Fprintf(w, "stream  %-24s %-9s objects %-7d pending %-6d heard %s ago\n", s.Name, state, s.Objects, s.Pending, age)
+	}
+	for _, k := range c.sinks {
+		s := k.dispatcher.Standing()
+		state := "well"
+		if !s.Failing.IsZero() {
+			state = "refusing"
+		}
+		fmt.Fprintf(w, "sink    %-24s %-9s acked %d of %d\n", s.Name, state, s.Acked, s.Head)
+	}
+}

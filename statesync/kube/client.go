@@ -1,0 +1,119 @@
+// Package kube reaches the Kubernetes API server: clients, list and watch calls, and the figures of client-go's work queues.
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// Client is a connection to one API server.
+type Client struct {
+	config *rest.Config
+}
+
+// Connect reads how to reach the API server: from the file kubeconfig if it
+// is given; else from the service account of the pod it runs in; else from
+// ~/.kube/config. It does not talk to the server.
+//
+// Client-side rate limits are off: each stream has its own back-off, and the
+// server protects itself by priority and fairness.
+func Connect(kubeconfig, userAgent string) (*Client, error) {
+	cfg, err := loadConfig(kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	cfg.QPS = -1
+	cfg.UserAgent = userAgent
+	return &Client{config: cfg}, nil
+}
+
+// Host is the API server's address, for messages.
+func (c *Client) Host() string { return c.config.Host }
+
+// ClusterID returns what identifies the cluster: the UID of its namespace
+// kube-system.
+func (c *Client) ClusterID(ctx context.Context) (string, error) {
+	core, err := c.rest(schema.GroupVersion{Version: "v1"})
+	if err != nil {
+		return "", err
+	}
+	var ns corev1.Namespace
+	err = core.Get().Resource("namespaces").Name(metav1.NamespaceSystem).Do(ctx).Into(&ns)
+	switch {
+	case err == nil:
+		return string(ns.UID), nil
+	case apierrors.IsForbidden(err):
+		return c.fingerprint(), nil
+	}
+	return "", fmt.Errorf("identify cluster at %s: %w", c.config.Host, err)
+}
+
+// rest returns a client of one API group that speaks protobuf.
+func (c *Client) rest(gv schema.GroupVersion) (*rest.RESTClient, error) {
+	cfg := rest.CopyConfig(c.config)
+	cfg.GroupVersion = &gv
+	cfg.APIPath = "/apis"
+	if gv.Group == "" {
+		cfg.APIPath = "/api"
+	}
+	cfg.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	cfg.ContentType = runtime.ContentTypeProtobuf
+	cfg.NegotiatedSerializer = scheme.Codecs.WithoutConversion()
+	client, err := rest.RESTClientFor(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("client for %s: %w", gv, err)
+	}
+	return client, nil
+}
+
+func loadConfig(kubeconfig string) (*rest.Config, error) {
+	if kubeconfig != "" {
+		cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+		if err != nil {
+			return nil, fmt.Errorf("read kubeconfig %s: %w", kubeconfig, err)
+		}
+		return cfg, nil
+	}
+	cfg, err := rest.InClusterConfig()
+	if err == nil {
+		return cfg, nil
+	}
+	if !errors.Is(err, rest.ErrNotInCluster) {
+		return nil, fmt.Errorf("read in-cluster configuration: %w", err)
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return nil, fmt.Errorf("find ~/.kube/config: %w", err)
+	}
+	path := filepath.Join(home, ".kube", "config")
+	cfg, err = clientcmd.BuildConfigFromFlags("", path)
+	if err != nil {
+		return nil, fmt.Errorf("read kubeconfig %s (not in a cluster, and no kubeconfig is configured): %w", path, err)
+	}
+	return cfg, nil
+}
+
+// example returns an empty object and list of a kind, as the typed decoder
+// makes them.
+func example(kind string) (object, list runtime.Object, err error) {
+	switch kind {
+	case "Pod":
+		return &corev1.Pod{}, &corev1.PodList{}, nil
+	case "Job":
+		return &batchv1.Job{}, &batchv1.JobList{}, nil
+	}
+	return nil, nil, fmt.Errorf("kind %q: no client, want Pod or Job", kind)
+}

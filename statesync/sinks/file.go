@@ -1,0 +1,121 @@
+package sinks
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/outrider-agent/outrider/agent/config"
+	"github.com/outrider-agent/outrider/statesync"
+)
+
+// FileConfig describes a file to which changes are appended, one CloudEvent a
+// line, in the ledger's order. Lines are synced to disk before they count as
+// acknowledged.
+type FileConfig struct {
+	Path config.Path `yaml:"path" required:"true"`
+}
+
+// Target is the file, so that two sinks on one file can be refused.
+func (c *FileConfig) Target() string { return filepath.Clean(string(c.Path)) }
+
+// Open implements [Builder]. It makes the file if there is none, and takes
+// away a last line that was not finished: its change was not acknowledged and
+// is written again.
+func (c *FileConfig) Open(string) (statesync.Sink, error) {
+	_, statErr := os.Stat(string(c.Path))
+	f, err := os.OpenFile(string(c.Path), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	s := &fileSink{f: f}
+	if s.size, err = cutTornLine(f); err == nil && errors.Is(statErr, os.ErrNotExist) {
+		err = syncDir(filepath.Dir(string(c.Path)))
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return s, nil
+}
+
+type fileSink struct {
+	f    *os.File
+	size int64 // up to where the file is acknowledged
+	buf  bytes.Buffer
+}
+
+// Ordered implements [statesync.OrderedSink].
+func (s *fileSink) Ordered() {}
+
+// Deliver implements [statesync.Sink].
+func (s *fileSink) Deliver(_ context.Context, ds []statesync.Delivery) error {
+	s.buf.Reset()
+	for _, d := range ds {
+		line, err := statesync.MarshalEvent(d)
+		if err != nil {
+			return &statesync.SinkError{Cause: "encode", Err: err}
+		}
+		s.buf.Write(line)
+		s.buf.WriteByte('\n')
+	}
+	n, err := s.f.WriteAt(s.buf.Bytes(), s.size)
+	if err == nil {
+		err = s.f.Sync()
+	}
+	if err != nil {
+		// What was written is not acknowledged and must not stay: the next
+		// try may be of another length.
+		return &statesync.SinkError{Cause: "write", Err: errors.Join(err, s.f.Truncate(s.size))}
+	}
+	s.size += int64(n)
+	return nil
+}
+
+// Close implements [io.Closer].
+func (s *fileSink) Close() error { return s.f.Close() }
+
+// cutTornLine truncates the file after its last line break and returns its
+// size.
+func cutTornLine(f *os.File) (int64, error) {
+	end, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return 0, err
+	}
+	const step = 64 << 10
+	for at := end; at > 0; {
+		from := max(0, at-step)
+		block := make([]byte, at-from)
+		if _, err := f.ReadAt(block, from); err != nil {
+			return 0, fmt.Errorf("read the last line: %w", err)
+		}
+		if i := bytes.LastIndexByte(block, '\n'); i >= 0 {
+			keep := from + int64(i) + 1
+			return keep, truncate(f, keep, end)
+		}
+		at = from
+	}
+	return 0, truncate(f, 0, end)
+}
+
+func truncate(f *os.File, keep, size int64) error {
+	if keep == size {
+		return nil
+	}
+	if err := f.Truncate(keep); err != nil {
+		return fmt.Errorf("cut an unfinished last line: %w", err)
+	}
+	return nil
+}
+
+// syncDir makes a new file's name durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,190 @@
+package sinks
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/outrider-agent/outrider/agent/config"
+	"github.com/outrider-agent/outrider/statesync"
+)
+
+func openFile(t testing.TB, path string) *fileSink {
+	t.Helper()
+	s, err := (&FileConfig{Path: config.Path(path)}).Open("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.(*fileSink).Close() })
+	return s.(*fileSink)
+}
+
+func TestFileOpensAfterTheLastWholeLine(t *testing.T) {
+	t.Parallel()
+	const block = 64 << 10
+	long := strings.Repeat("x", 3*block)
+	for name, tt := range map[string]struct{ before, want string }{
+		"no bytes":                             {"", ""},
+		"whole lines":                          {"a\nb\n", "a\nb\n"},
+		"one break":                            {"\n", "\n"},
+		"a torn line":                          {"a\nb\ntorn", "a\nb\n"},
+		"nothing but a torn line":              {"torn", ""},
+		"a torn line longer than a block":      {"a\n" + long, "a\n"},
+		"nothing but one longer than a block":  {long, ""},
+		"a torn line of one block":             {"a\n" + long[:block], "a\n"},
+		"a torn line of a block less one byte": {"a\n" + long[:block-1], "a\n"},
+		"a break on the border of blocks":      {long[:block-1] + "\n" + long[:block], long[:block-1] + "\n"},
+		"a whole line longer than a block":     {long + "\n", long + "\n"},
+		"zeros, as a crash leaves them":        {"a\n\x00\x00\x00\x00", "a\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "changes.jsonl")
+			if err := os.WriteFile(path, []byte(tt.before), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s := openFile(t, path)
+			d := delivery("a", 1)
+			if err := s.Deliver(t.Context(), []statesync.Delivery{d}); err != nil {
+				t.Fatal(err)
+			}
+			line, err := statesync.MarshalEvent(d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := tt.want + string(line) + "\n"; string(got) != want {
+				t.Errorf("%d bytes, want %d: what was whole, then the new line; it starts %.40q", len(got), len(want), got)
+			}
+		})
+	}
+}
+
+func TestFileGoesOnWhereItStopped(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "changes.jsonl")
+	var want []string
+	for i := range int64(3) {
+		s := openFile(t, path)
+		ds := []statesync.Delivery{delivery("a", 2*i+1), delivery("a", 2*i+2)}
+		if err := s.Deliver(t.Context(), ds); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, ds[0].ID, ds[1].ID)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(want, idsIn(t, path)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v, want 0600: changes name people's workloads", info.Mode(), err)
+	}
+}
+
+func TestFileHasItsBytesWhenDeliverReturns(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "changes.jsonl")
+	s := openFile(t, path)
+	for i := range int64(5) {
+		if err := s.Deliver(t.Context(), []statesync.Delivery{delivery("a", i+1)}); err != nil {
+			t.Fatal(err)
+		}
+		if got := idsIn(t, path); len(got) != int(i+1) {
+			t.Fatalf("%d lines after %d deliveries", len(got), i+1)
+		}
+	}
+}
+
+// TestFileTakesABatchWholeOrNotAtAll: one change that cannot be written keeps
+// the others of its batch out too.
+func TestFileTakesABatchWholeOrNotAtAll(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "changes.jsonl")
+	s := openFile(t, path)
+	bad := delivery("b", 1)
+	bad.Occurred = bad.Occurred.AddDate(9000, 0, 0) // JSON has no such year
+	err := s.Deliver(t.Context(), []statesync.Delivery{delivery("a", 1), bad})
+	var sinkErr *statesync.SinkError
+	if !errors.As(err, &sinkErr) || sinkErr.Cause != "encode" {
+		t.Errorf("error %v, want one of cause encode", err)
+	}
+	if got := idsIn(t, path); len(got) != 0 {
+		t.Errorf("the file has %v, want nothing", got)
+	}
+}
+
+// TestFileOnAFullDevice writes to the device that is always full.
+func TestFileOnAFullDevice(t *testing.T) {
+	t.Parallel()
+	const device = "/dev/full"
+	if _, err := os.Stat(device); err != nil {
+		t.Skip(err)
+	}
+	s := openFile(t, device)
+	err := s.Deliver(t.Context(), []statesync.Delivery{delivery("a", 1)})
+	var sinkErr *statesync.SinkError
+	if !errors.As(err, &sinkErr) || sinkErr.Cause != "write" || !strings.Contains(err.Error(), "no space left") {
+		t.Errorf("error %v, want one of cause write that says that there is no space", err)
+	}
+	if s.size != 0 {
+		t.Errorf("size %d after a failure, want 0", s.size)
+	}
+}
+
+func TestFileThatCannotBeOpened(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for name, path := range map[string]string{"a folder": dir, "in no folder": filepath.Join(dir, "no", "such")} {
+		if s, err := (&FileConfig{Path: config.Path(path)}).Open(""); err == nil {
+			_ = s.(*fileSink).Close()
+			t.Errorf("%s was opened", name)
+		}
+	}
+}
+
+func FuzzCutTornLine(f *testing.F) {
+	for _, seed := range []string{"", "\n", "a", "a\n", "a\nb", "\n\n", "a\x00\nb\xff"} {
+		f.Add([]byte(seed), uint32(0))
+	}
+	f.Add([]byte("a\n"), uint32(64<<10))
+	f.Fuzz(func(t *testing.T, content []byte, torn uint32) {
+		content = append(content, bytes.Repeat([]byte("x"), int(torn%(200<<10)))...)
+		path := filepath.Join(t.TempDir(), "f")
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		file, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		size, err := cutTornLine(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if int64(len(got)) != size || !bytes.HasPrefix(content, got) {
+			t.Fatalf("%d bytes left, size %d, of %d: want a prefix of that size", len(got), size, len(content))
+		}
+		if len(got) > 0 && got[len(got)-1] != '\n' {
+			t.Fatalf("ends with %q, want a line break", got[len(got)-1])
+		}
+		if rest := content[len(got):]; bytes.ContainsRune(rest, '\n') {
+			t.Fatalf("a whole line was cut: %.80q", rest)
+		}
+	})
+}

@@ -1,0 +1,171 @@
+package workload
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/outrider-agent/outrider/statesync"
+)
+
+func job(edits ...func(*batchv1.Job)) *batchv1.Job {
+	j := &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Namespace: "load", Name: "j", UID: "u", ResourceVersion: "10", CreationTimestamp: mt(0)}}
+	for _, edit := range edits {
+		edit(j)
+	}
+	return j
+}
+
+func started(at int) func(*batchv1.Job) {
+	return func(j *batchv1.Job) { t := mt(at); j.Status.StartTime = &t }
+}
+
+func suspended(j *batchv1.Job) { yes := true; j.Spec.Suspend = &yes }
+
+func jobCondition(typ batchv1.JobConditionType, status corev1.ConditionStatus, reason string) func(*batchv1.Job) {
+	return func(j *batchv1.Job) {
+		j.Status.Conditions = append(j.Status.Conditions, batchv1.JobCondition{
+			Type: typ, Status: status, Reason: reason, Message: "the controller says", LastTransitionTime: mt(9),
+		})
+	}
+}
+
+func TestJob(t *testing.T) {
+	counts := func(active, failed int32) func(*batchv1.Job) {
+		return func(j *batchv1.Job) { j.Status.Active, j.Status.Failed = active, failed }
+	}
+	yes, no := corev1.ConditionTrue, corev1.ConditionFalse
+	tests := []struct {
+		name string
+		job  *batchv1.Job
+		want Status
+	}{
+		{"a new job is queued", job(), Status{State: statesync.Queued, Occurred: at(0)}},
+		{"a job whose controller has begun is queued until a pod runs", job(started(1), counts(1, 0)), Status{State: statesync.Queued, Occurred: at(0)}},
+		{
+			"a job made suspended is queued as Suspended before any condition says so", job(suspended),
+			Status{State: statesync.Queued, Reason: "Suspended", Occurred: at(0), Suspended: true},
+		},
+		{
+			"a job asked to suspend is not suspended until the condition says so", job(suspended, started(1)),
+			Status{State: statesync.Queued, Occurred: at(0)},
+		},
+		{
+			"a suspended job is queued", job(suspended, jobCondition(batchv1.JobSuspended, yes, "JobSuspended")),
+			Status{State: statesync.Queued, Reason: "Suspended", Message: "the controller says", Occurred: at(9), Suspended: true},
+		},
+		{
+			"a resumed job is not suspended", job(started(5), jobCondition(batchv1.JobSuspended, no, "JobResumed")),
+			Status{State: statesync.Queued, Occurred: at(0)},
+		},
+		{"more failures than any limit are no end", job(started(1), counts(0, 1000)), Status{State: statesync.Queued, Occurred: at(0)}},
+		{
+			"FailureTarget is not yet an end", job(started(1), jobCondition(batchv1.JobFailureTarget, yes, "BackoffLimitExceeded")),
+			Status{State: statesync.Queued, Occurred: at(0)},
+		},
+		{
+			"SuccessCriteriaMet is not yet an end", job(started(1), jobCondition(batchv1.JobSuccessCriteriaMet, yes, "CompletionsReached")),
+			Status{State: statesync.Queued, Occurred: at(0)},
+		},
+		{
+			"Complete is success", job(started(1), jobCondition(batchv1.JobComplete, yes, "CompletionsReached")),
+			Status{State: statesync.Succeeded, Reason: "CompletionsReached", Message: "the controller says", Occurred: at(9)},
+		},
+		{
+			"Failed is failure", job(started(1), jobCondition(batchv1.JobFailed, yes, "DeadlineExceeded")),
+			Status{State: statesync.Failed, Reason: "DeadlineExceeded", Message: "the controller says", Occurred: at(9)},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			o, err := Reduce(tt.job)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, inUTC(Assess(o))); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestSteps(t *testing.T) {
+	const (
+		queued, runs      = statesync.Queued, statesync.Running
+		succeeded, failed = statesync.Succeeded, statesync.Failed
+		cancelled         = statesync.Cancelled
+	)
+	ran := &Object{Created: at(0), Started: at(1), Containers: []Container{{Started: at(2), Finished: at(3), Terminated: true}}}
+	never := &Object{Created: at(0)}
+	tests := []struct {
+		name   string
+		before Before
+		now    Status
+		object *Object
+		want   []statesync.State
+		filled int // how many of them are reconstructed
+	}{
+		{"a new workload is queued", Before{}, Status{State: queued}, never, []statesync.State{queued}, 0},
+		{"a workload first seen running was queued", Before{}, Status{State: runs}, ran, []statesync.State{queued, runs}, 1},
+		{"a workload first seen at its end ran", Before{}, Status{State: succeeded}, ran, []statesync.State{queued, runs, succeeded}, 2},
+		{"a queued workload that failed after running ran", Before{State: queued}, Status{State: failed}, ran, []statesync.State{runs, failed}, 1},
+		{"a queued workload that failed before running did not", Before{State: queued}, Status{State: failed}, never, []statesync.State{failed}, 0},
+		{"success cannot be had without running", Before{State: queued}, Status{State: succeeded}, never, []statesync.State{runs, succeeded}, 1},
+		{"a running workload ends", Before{State: runs}, Status{State: cancelled}, ran, []statesync.State{cancelled}, 0},
+		{"the same state is no change", Before{State: runs}, Status{State: runs, Reason: "other"}, ran, nil, 0},
+		{"a job's own Queued does not take it back from running", Before{State: runs}, Status{State: queued}, ran, nil, 0},
+		{"suspension does", Before{State: runs}, Status{State: queued, Suspended: true}, ran, []statesync.State{queued}, 0},
+		{"nothing follows an end", Before{State: failed}, Status{State: runs}, ran, nil, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var got []statesync.State
+			filled := 0
+			for _, s := range Steps(tt.before, tt.now, tt.object) {
+				got = append(got, s.State)
+				if s.Reconstructed {
+					filled++
+				}
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" || filled != tt.filled {
+				t.Errorf("%d reconstructed, want %d (-want +got)\n%s", filled, tt.filled, diff)
+			}
+		})
+	}
+}
+
+func TestPodRuns(t *testing.T) {
+	live := &Object{Phase: "Running", Containers: []Container{{Running: true, Started: at(7)}}}
+	leaving := &Object{Phase: "Running", DeleteRequested: at(8), Containers: []Container{{Running: true, Started: at(7)}}}
+	over := &Object{Phase: "Succeeded", Containers: []Container{{Terminated: true, Started: at(7), Finished: at(8)}}}
+	tests := []struct {
+		name  string
+		owner Before
+		pod   *Object
+		want  bool
+	}{
+		{"a running pod moves a queued job", Before{State: statesync.Queued}, live, true},
+		{"a pending pod does not", Before{State: statesync.Queued}, &Object{Phase: "Pending"}, false},
+		{"a pod on its way out does not", Before{State: statesync.Queued}, leaving, false},
+		{"nothing moves a suspended job", Before{State: statesync.Queued, Suspended: true}, live, false},
+		{"a running job is not moved again", Before{State: statesync.Running}, live, false},
+		{"an ended job is not moved", Before{State: statesync.Succeeded}, live, false},
+		{"a pod does not start a job that was not seen", Before{}, live, false},
+		{"a pod that ran and ended in this run moves the job", Before{State: statesync.Queued, Started: at(6)}, over, true},
+		{"one that ran before the job was resumed does not", Before{State: statesync.Queued, Started: at(9)}, over, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			step, got := PodRuns(tt.owner, tt.pod)
+			if got != tt.want {
+				t.Fatalf("got %v, want %v", got, tt.want)
+			}
+			if got && (step.State != statesync.Running || !step.Occurred.Equal(at(7))) {
+				t.Errorf("got %s at %s, want Running at %s", step.State, step.Occurred, at(7))
+			}
+		})
+	}
+}

@@ -1,0 +1,195 @@
+// Package workload holds the rules that turn Kubernetes objects into workload states: pure functions, no I/O.
+//
+// An object is first reduced to what the rules read ([Reduce]), then a kind's
+// rule says where the workload stands ([Assess]), and [Steps] says which
+// changes lead there from where it stood before.
+package workload
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/outrider-agent/outrider/statesync"
+)
+
+// An Object is a Kubernetes object reduced to what the rules read.
+type Object struct {
+	Kind, Namespace, Name, UID string
+
+	ResourceVersion uint64
+	Labels          map[string]string
+	Controller      Owner     // zero: no controller owns it
+	Created         time.Time // creationTimestamp
+	DeleteRequested time.Time // deletionTimestamp less the grace period; zero: nobody asked
+	Started         time.Time // status.startTime
+	Completed       time.Time // a Job's status.completionTime
+
+	Phase      string // a Pod's
+	Reason     string // a Pod's status.reason
+	Message    string // a Pod's status.message
+	Suspend    bool   // a Job's spec.suspend
+	Conditions []Condition
+	Containers []Container
+}
+
+// Owner is the controller that an object belongs to.
+type Owner struct {
+	Group, Kind, Name, UID string
+}
+
+// A Condition is one entry of status.conditions.
+type Condition struct {
+	Type, Reason, Message string
+	True                  bool
+	Since                 time.Time // lastTransitionTime
+}
+
+// A Container is one entry of a Pod's container statuses, init containers
+// first.
+type Container struct {
+	Name               string
+	Init               bool
+	Waiting            string // reason; empty: it does not wait
+	WaitingMessage     string
+	Running            bool
+	Terminated         bool
+	Reason             string // of the termination
+	ExitCode           int32
+	Started, Finished  time.Time // of the present run
+	LastReason         string    // of the termination before
+	LastExitCode       int32
+	LastStart, LastEnd time.Time
+}
+
+// Ref names the workload that the object is.
+func (o *Object) Ref() statesync.Ref {
+	return statesync.Ref{Kind: o.Kind, Namespace: o.Namespace, Name: o.Name, UID: o.UID, Labels: o.Labels}
+}
+
+// Status is where a workload stands, and why.
+type Status struct {
+	State    statesync.State
+	Reason   string
+	Message  string
+	ExitCode *int32
+	Occurred time.Time // by the cluster's clocks; zero: they do not say
+
+	// Suspended: the workload's pods may not move it.
+	Suspended bool
+	// Reconstructed: filled in between two states that were seen.
+	Reconstructed bool
+}
+
+// A Kind is one kind of workload that the rules know.
+type Kind struct {
+	Name     string // Pod
+	Group    string // batch; empty for the core group
+	Version  string // v1
+	Resource string // pods
+	Folds    bool   // pods whose controller it is tell its story, not one of their own
+
+	assess func(*Object) Status
+}
+
+// Kinds are the kinds that the rules know, by name. Read-only.
+var Kinds = map[string]Kind{
+	"Pod": {Name: "Pod", Version: "v1", Resource: "pods", assess: assessPod},
+	"Job": {Name: "Job", Group: "batch", Version: "v1", Resource: "jobs", Folds: true, assess: assessJob},
+}
+
+// Reduce returns what the rules read of a Kubernetes object. Nothing in the
+// result refers to obj's memory but strings and labels.
+func Reduce(obj runtime.Object) (*Object, error) {
+	switch o := obj.(type) {
+	case *corev1.Pod:
+		return reducePod(o)
+	case *batchv1.Job:
+		return reduceJob(o)
+	}
+	return nil, fmt.Errorf("reduce object: got %T, want a Pod or a Job", obj)
+}
+
+// Assess says where the workload that o is stands by itself, its pods left
+// aside.
+func Assess(o *Object) Status { return Kinds[o.Kind].assess(o) }
+
+// Removed says where a workload stands once its object is gone, from the
+// object's last state: its own end wins, then what disrupted it, and else
+// somebody cancelled it. The answer does not depend on how the removal was
+// found.
+func Removed(o *Object) Status {
+	if s := Assess(o); s.State.Ended() {
+		return s
+	}
+	if s, ok := disruption(o); ok {
+		return s
+	}
+	return Status{
+		State: statesync.Cancelled, Reason: "Deleted",
+		Message: "the " + o.Kind + " was deleted before it ended", Occurred: o.DeleteRequested,
+	}
+}
+
+func reduceMeta(kind string, m *metav1.ObjectMeta) (*Object, error) {
+	rv, err := strconv.ParseUint(m.ResourceVersion, 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("reduce %s %s/%s: resourceVersion %q, want a whole number", kind, m.Namespace, m.Name, m.ResourceVersion)
+	}
+	o := &Object{
+		Kind: kind, Namespace: m.Namespace, Name: m.Name, UID: string(m.UID),
+		ResourceVersion: rv, Labels: m.Labels, Created: m.CreationTimestamp.Time,
+	}
+	if c := metav1.GetControllerOfNoCopy(m); c != nil {
+		o.Controller = Owner{Group: group(c.APIVersion), Kind: c.Kind, Name: c.Name, UID: string(c.UID)}
+	}
+	if m.DeletionTimestamp != nil {
+		o.DeleteRequested = m.DeletionTimestamp.Time
+		if m.DeletionGracePeriodSeconds != nil {
+			o.DeleteRequested = o.DeleteRequested.Add(-time.Duration(*m.DeletionGracePeriodSeconds) * time.Second)
+		}
+	}
+	return o, nil
+}
+
+func (o *Object) condition(typ string) (Condition, bool) {
+	for _, c := range o.Conditions {
+		if c.Type == typ {
+			return c, true
+		}
+	}
+	return Condition{}, false
+}
+
+func group(apiVersion string) string {
+	for i := range apiVersion {
+		if apiVersion[i] == '/' {
+			return apiVersion[:i]
+		}
+	}
+	return ""
+}
+
+func timeOf(t *metav1.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.Time
+}
+
+// Trim drops from a Kubernetes object what [Reduce] does not read, in place.
+// It is a cache.TransformFunc.
+func Trim(obj any) (any, error) {
+	switch o := obj.(type) {
+	case *corev1.Pod:
+		o.Spec, o.ManagedFields, o.Annotations = corev1.PodSpec{}, nil, nil
+	case *batchv1.Job:
+		o.Spec, o.ManagedFields, o.Annotations = batchv1.JobSpec{Suspend: o.Spec.Suspend}, nil, nil
+	}
+	return obj, nil
+}
