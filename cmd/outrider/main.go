@@ -1,0 +1,100 @@
+// Command outrider is the agent: it tells a platform about every state change of its workloads, and shows how it does.
+//
+// Exit codes: 0 for a clean stop, 1 for what went wrong while running, 2 for
+// a wrong command line or configuration.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Set by the linker; read-only.
+var (
+	version = "devel"
+	commit  = ""
+	date    = ""
+)
+
+// errUsage marks errors of the command line and the configuration.
+var errUsage = errors.New("usage")
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+// run runs the command and returns its exit code.
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := rootCommand()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errUsage):
+		fmt.Fprintln(os.Stderr, "outrider:", trimUsage(err))
+		return 2
+	}
+	fmt.Fprintln(os.Stderr, "outrider:", err)
+	return 1
+}
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "outrider",
+		Short: "Tells a platform about every state change of its Kubernetes workloads, and shows how it does",
+		Example: `  outrider config check -c outrider.yaml
+  outrider run -c outrider.yaml`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usageError(fmt.Errorf("%w; see %s --help", err, c.CommandPath()))
+	})
+	root.AddCommand(runCommand(), configCommand(), versionCommand())
+	for _, c := range append(root.Commands(), root) {
+		strictArgs(c)
+	}
+	return root
+}
+
+// strictArgs makes a wrong argument an error of usage, in c and below it.
+func strictArgs(c *cobra.Command) {
+	check := c.Args
+	c.Args = func(c *cobra.Command, args []string) error {
+		if check == nil {
+			check = cobra.ArbitraryArgs
+		}
+		if err := check(c, args); err != nil {
+			return usageError(fmt.Errorf("%w; see %s --help", err, c.CommandPath()))
+		}
+		return nil
+	}
+	for _, sub := range c.Commands() {
+		if sub != c {
+			strictArgs(sub)
+		}
+	}
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		Short:   "Print version, commit and Go version",
+		Example: "  outrider version",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintf(c.OutOrStdout(), "outrider %s (%s)\n", version, build())
+			return err
+		},
+	}
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/outrider-agent/outrider/agent"
+	"github.com/outrider-agent/outrider/agent/listen"
+	"github.com/outrider-agent/outrider/exporters"
+	"github.com/outrider-agent/outrider/metrics"
+	"github.com/outrider-agent/outrider/statesync/controller"
+	"github.com/outrider-agent/outrider/statesync/kube"
+	"github.com/outrider-agent/outrider/statesync/sinks"
+)
+
+func runCommand() *cobra.Command {
+	var path string
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "Run the agent",
+		Long: `Run the agent until SIGTERM or Ctrl-C. It stops within 5 seconds; what is not
+delivered yet stays in the data directory and is delivered after the next start.
+
+Where to look while it runs (defaults; "listen" in the configuration):
+  http://127.0.0.1:9610/healthz    the digest         http://127.0.0.1:9610/metrics
+  http://127.0.0.1:9611/debug/pprof/                  nc 127.0.0.1 9612   the status text`,
+		Example: "  outrider run -c outrider.yaml",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := load(path)
+			if err != nil {
+				return err
+			}
+			return runAgent(c.Context(), s)
+		},
+	}
+	c.Flags().StringVarP(&path, "config", "c", defaultConfig, "configuration file")
+	return c
+}
+
+// runAgent runs until ctx ends.
+func runAgent(ctx context.Context, s *settings) (err error) {
+	log := logger(s)
+	for _, w := range s.Warnings {
+		log.Warn("configuration", "warning", w)
+	}
+	auth, err := listen.LoadAuth(listen.AuthOptions{
+		WebConfig:            string(s.Listen.WebConfig),
+		BearerTokens:         string(s.Listen.BearerTokens),
+		AllowUnauthenticated: s.Listen.AllowUnauthenticated,
+	})
+	if err != nil {
+		return usageError(err)
+	}
+	reg := metrics.NewRegistry()
+	o := agent.Options{
+		Service: s.Service, Version: version, Build: build(),
+		Listen: agent.Listen{Public: s.Listen.Public, Debug: s.Listen.Debug, Status: s.Listen.Status},
+		Auth:   auth, Log: log, Registry: reg,
+		MetricsHandler: exporters.PrometheusOptions{Log: log}.Handler(reg),
+	}
+	if s.DataDir != "" {
+		dir, err := agent.OpenDataDir(string(s.DataDir), s.Service)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, dir.Close()) }()
+		o.DataDir = dir.Path()
+	}
+	if s.Has("statesync") {
+		kube.LogTo(log)
+		c, err := stateSync(s, o.DataDir, reg, log)
+		if err != nil {
+			return fmt.Errorf("state sync: %w", err)
+		}
+		o.Components = append(o.Components, c)
+	}
+	a, err := agent.New(o)
+	if err != nil {
+		return err
+	}
+	log.Info("outrider starts", "version", version, "service", s.Service, "configuration", s.Path)
+	if err := a.Run(ctx); err != nil {
+		return err
+	}
+	log.Info("outrider has stopped")
+	return nil
+}
+
+func stateSync(s *settings, dir string, reg *metrics.Registry, log *slog.Logger) (*controller.Controller, error) {
+	return controller.New(controller.Options{
+		Config: s.statesync, Dir: dir, UserAgent: "outrider/" + version, OpenSink: sinks.Open,
+		Registry: reg, Logger: log, Now: time.Now,
+	})
+}
+
+// logger writes to standard error, as the file says.
+func logger(s *settings) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(s.Log.Level)); err != nil {
+		level = slog.LevelInfo // the configuration has been checked
+	}
+	o := &slog.HandlerOptions{Level: level}
+	if s.Log.Format == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, o))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, o))
+}
