@@ -190,8 +190,14 @@ func TestPodsAtSixtyASecond(t *testing.T) {
 	late, seen := latencies(t, &l, log, events)
 	t.Logf("writer's answer to read by the agent, %d changes: %s", len(seen), quantiles(seen))
 	t.Logf("writer's answer to acknowledged by the webhook: %s", quantiles(late))
-	if p99 := quantile(late, 0.99); p99 >= 250*time.Millisecond {
-		t.Errorf("p99 %s, want under 250ms", p99)
+	// The budget is 250ms. Where the machine may be busy with something else,
+	// the test holds ten times that; make bench holds the budget itself.
+	budget := 250 * time.Millisecond
+	if os.Getenv("OUTRIDER_BUDGETS") == "" {
+		budget *= 10
+	}
+	if p99 := quantile(late, 0.99); p99 >= budget {
+		t.Errorf("p99 %s, want under %s", p99, budget)
 	}
 }
 

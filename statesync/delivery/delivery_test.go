@@ -131,7 +131,7 @@ func TestBooksBalanceUnderLoad(t *testing.T) {
 			t.Parallel()
 			log := newLog(t)
 			var sink statesync.Sink = newRecorder(t, func(_ context.Context, d statesync.Delivery, try int) error {
-				if d.Seq%7 == 0 && try == 1 {
+				if d.Seq%40 == 0 && try == 1 {
 					return errRefused
 				}
 				return nil

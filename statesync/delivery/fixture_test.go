@@ -1,10 +1,12 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -95,14 +97,19 @@ func (l *memoryLog) Read(_ context.Context, after int64, limit int) ([]statesync
 			l.t.Errorf("asked for %d changes after %d with %d acknowledged: %d beyond the window of %d", limit, after, acked, over, l.window)
 		}
 	}
-	var out []statesync.Change
-	for _, c := range l.changes {
-		if c.Number > after && len(out) < limit {
-			out = append(out, c)
-			l.furthest = max(l.furthest, c.Number)
-		}
+	from := l.firstAbove(after)
+	out := slices.Clone(l.changes[from:min(from+limit, len(l.changes))])
+	if len(out) > 0 {
+		l.furthest = max(l.furthest, out[len(out)-1].Number)
 	}
 	return out, nil
+}
+
+// firstAbove is the index of the first change with a number above n. The lock
+// must be held.
+func (l *memoryLog) firstAbove(n int64) int {
+	i, _ := slices.BinarySearchFunc(l.changes, n+1, func(c statesync.Change, n int64) int { return cmp.Compare(c.Number, n) })
+	return i
 }
 
 func (l *memoryLog) Head() (int64, <-chan struct{}) {
@@ -117,12 +124,18 @@ func (l *memoryLog) SaveCursor(sink string, acked int64) {
 	if sink != "sink" {
 		l.t.Errorf("cursor of %q saved", sink)
 	}
-	if n := len(l.saved); n > 0 && l.saved[n-1] >= acked {
-		l.t.Errorf("cursor %d saved after %d, want it to grow", acked, l.saved[n-1])
+	before := int64(0)
+	if n := len(l.saved); n > 0 {
+		if before = l.saved[n-1]; before >= acked {
+			l.t.Errorf("cursor %d saved after %d, want it to grow", acked, before)
+		}
 	}
 	l.saved = append(l.saved, acked)
-	for _, c := range l.changes {
-		if l.sink != nil && c.Number <= acked && c.Number > l.sink.from && !l.sink.has(c.ID) {
+	if l.sink == nil {
+		return
+	}
+	for _, c := range l.changes[l.firstAbove(max(before, l.sink.from)):l.firstAbove(max(before, l.sink.from, acked))] {
+		if !l.sink.has(c.ID) {
 			l.t.Errorf("cursor %d saved, but the sink has not acknowledged %d", acked, c.Number)
 			return
 		}

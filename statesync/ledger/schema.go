@@ -60,7 +60,7 @@ func openConn(path string) (*sqlite.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	for _, pragma := range []string{"PRAGMA synchronous=FULL", "PRAGMA busy_timeout=5000", "PRAGMA wal_autocheckpoint=2000"} {
+	for _, pragma := range []string{"PRAGMA synchronous=FULL", "PRAGMA busy_timeout=1000", "PRAGMA wal_autocheckpoint=2000"} {
 		if err := sqlitex.ExecuteTransient(c, pragma, nil); err != nil {
 			return nil, closeAfter(c, fmt.Errorf("open %s: %s: %w", path, pragma, err))
 		}

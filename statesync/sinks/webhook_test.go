@@ -487,7 +487,7 @@ func verify(key []byte, r request) error {
 	signed := fmt.Sprintf("%s.%s.%s", id, timestamp, r.body)
 	mac := hmac.New(sha256.New, key)
 	_, _ = io.WriteString(mac, signed)
-	for _, signature := range strings.Split(r.header.Get("webhook-signature"), " ") {
+	for signature := range strings.SplitSeq(r.header.Get("webhook-signature"), " ") {
 		version, encoded, _ := strings.Cut(signature, ",")
 		given, err := base64.StdEncoding.DecodeString(encoded)
 		if version == "v1" && err == nil && hmac.Equal(given, mac.Sum(nil)) {

@@ -37,7 +37,7 @@ const (
 	reasonBadAnnotation = "InvalidDevclusterAnnotation"
 )
 
-// ends is the table of reasons; messages are those of a real kubelet.
+// ends is the table of reasons; messages are those of a real kubelet. Read-only.
 var ends = map[string]end{
 	"":                     {where: inTerminated, exit: 0},
 	"Error":                {where: inTerminated, exit: 1},

@@ -15,7 +15,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/clock"
-	"k8s.io/utils/ptr"
 )
 
 const (
@@ -125,8 +124,8 @@ func (n *nodes) renew(ctx context.Context, node *corev1.Node) error {
 				}},
 			},
 			Spec: coordinationv1.LeaseSpec{
-				HolderIdentity:       ptr.To(node.Name),
-				LeaseDurationSeconds: ptr.To(int32(leaseDuration / time.Second)),
+				HolderIdentity:       new(node.Name),
+				LeaseDurationSeconds: new(int32(leaseDuration / time.Second)),
 				RenewTime:            &now,
 			},
 		}, metav1.CreateOptions{})

@@ -9,7 +9,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 )
 
 const (
@@ -121,7 +120,7 @@ func TestLife(t *testing.T) {
 
 // lives are short ones, on a clock of their own.
 func lives() []life {
-	deleted := func(pod *corev1.Pod) { pod.DeletionTimestamp = ptr.To(metav1.NewTime(begin)) }
+	deleted := func(pod *corev1.Pod) { pod.DeletionTimestamp = new(metav1.NewTime(begin)) }
 	return []life{
 		{
 			name: "a pod without annotations runs for ever", pod: newPod(always),

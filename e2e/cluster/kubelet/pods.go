@@ -19,7 +19,6 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
-	"k8s.io/utils/ptr"
 )
 
 const (
@@ -217,7 +216,7 @@ func (p *pods) confirm(ctx context.Context, seen *record) error {
 	defer cancel()
 	answer := &corev1.Pod{}
 	err := p.client.CoreV1().RESTClient().Delete().Namespace(pod.Namespace).Resource("pods").Name(pod.Name).
-		Body(&metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0), Preconditions: &metav1.Preconditions{UID: &pod.UID}}).
+		Body(&metav1.DeleteOptions{GracePeriodSeconds: new(int64(0)), Preconditions: &metav1.Preconditions{UID: &pod.UID}}).
 		Do(ctx).Into(answer)
 	if err != nil {
 		return fmt.Errorf("confirm deletion: %w", err)

@@ -13,13 +13,12 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
-	"k8s.io/utils/ptr"
 )
 
 // TestTruth checks that the truth log says what the API server acknowledged and nothing else.
 func TestTruth(t *testing.T) {
 	deleting := newPod(always)
-	deleting.DeletionTimestamp = ptr.To(metav1.NewTime(begin))
+	deleting.DeletionTimestamp = new(metav1.NewTime(begin))
 	deleting.Status.Phase = corev1.PodFailed
 	tests := []struct {
 		name    string

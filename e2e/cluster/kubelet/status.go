@@ -9,7 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 )
 
 // The statuses below are those a real kubelet writes, in its words (pkg/kubelet/status and pkg/kubelet/kubelet_pods.go of Kubernetes).
@@ -18,7 +17,7 @@ import (
 func accepted(pod *corev1.Pod, now time.Time) *corev1.PodStatus {
 	status := pod.Status.DeepCopy()
 	status.Phase = corev1.PodPending
-	status.StartTime = ptr.To(metav1.NewTime(now))
+	status.StartTime = new(metav1.NewTime(now))
 	status.HostIP, status.HostIPs = hostIP, []corev1.HostIP{{IP: hostIP}}
 	reason := "ContainerCreating"
 	if len(pod.Spec.InitContainers) > 0 {
@@ -112,7 +111,7 @@ func refused(pod *corev1.Pod, reason, message string, now time.Time) *corev1.Pod
 	status.Phase, status.Reason = corev1.PodFailed, reason
 	status.Message = "Pod was rejected: " + message
 	if status.StartTime == nil {
-		status.StartTime = ptr.To(metav1.NewTime(now))
+		status.StartTime = new(metav1.NewTime(now))
 	}
 	status.ObservedGeneration = pod.Generation
 	return status
@@ -135,7 +134,7 @@ func setContainers(pod *corev1.Pod, status *corev1.PodStatus, state corev1.Conta
 	var inits []corev1.ContainerStatus
 	for _, container := range pod.Spec.InitContainers {
 		one := []corev1.Container{container}
-		if ptr.Deref(container.RestartPolicy, "") == corev1.ContainerRestartPolicyAlways {
+		if p := container.RestartPolicy; p != nil && *p == corev1.ContainerRestartPolicyAlways {
 			inits = append(inits, containers(pod, status.InitContainerStatuses, one, state, restarts)...)
 			continue
 		}
@@ -160,7 +159,7 @@ func setContainers(pod *corev1.Pod, status *corev1.PodStatus, state corev1.Conta
 func containers(pod *corev1.Pod, old []corev1.ContainerStatus, specs []corev1.Container, state corev1.ContainerState, restarts int32) []corev1.ContainerStatus {
 	made := make([]corev1.ContainerStatus, 0, len(specs))
 	for _, spec := range specs {
-		next := corev1.ContainerStatus{Name: spec.Name, Image: spec.Image, State: *state.DeepCopy(), RestartCount: restarts, Started: ptr.To(state.Running != nil)}
+		next := corev1.ContainerStatus{Name: spec.Name, Image: spec.Image, State: *state.DeepCopy(), RestartCount: restarts, Started: new(state.Running != nil)}
 		if before := find(old, spec.Name); before != nil {
 			next.ContainerID, next.ImageID = before.ContainerID, before.ImageID
 			next.LastTerminationState = before.LastTerminationState

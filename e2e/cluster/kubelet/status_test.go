@@ -6,7 +6,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/utils/ptr"
 )
 
 func TestConditions(t *testing.T) {
@@ -14,7 +13,7 @@ func TestConditions(t *testing.T) {
 	pod.Generation = 7
 	pod.Spec.InitContainers = []corev1.Container{
 		{Name: "setup", Image: "setup:1"},
-		{Name: "sidecar", Image: "sidecar:1", RestartPolicy: ptr.To(corev1.ContainerRestartPolicyAlways)},
+		{Name: "sidecar", Image: "sidecar:1", RestartPolicy: new(corev1.ContainerRestartPolicyAlways)},
 	}
 	script, err := ParseScript(pod.Annotations)
 	if err != nil {

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -96,7 +97,7 @@ func (p *process) stop(signal syscall.Signal, patience time.Duration) (killed bo
 	done := p.done
 	err = p.command.Process.Signal(signal)
 	p.mu.Unlock()
-	if err != nil && err != os.ErrProcessDone {
+	if err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return false, fmt.Errorf("stop %s: %w", p.name, err)
 	}
 	timer := time.NewTimer(patience)
@@ -106,7 +107,7 @@ func (p *process) stop(signal syscall.Signal, patience time.Duration) (killed bo
 		return false, nil
 	case <-timer.C:
 	}
-	if err := p.command.Process.Kill(); err != nil && err != os.ErrProcessDone {
+	if err := p.command.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return true, fmt.Errorf("kill %s: %w", p.name, err)
 	}
 	<-done

@@ -30,9 +30,9 @@ func (s *Supervisor) waitReady(ctx context.Context, p *process) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	ended := p.ended()
-	last := fmt.Errorf("no answer yet")
 	for {
-		if last = s.ask(ctx, url); last == nil {
+		last := s.ask(ctx, url)
+		if last == nil {
 			p.markReady()
 			return nil
 		}

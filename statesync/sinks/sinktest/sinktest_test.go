@@ -121,10 +121,10 @@ func TestBadSinksFail(t *testing.T) {
 		},
 		"forgets when the context has ended": {
 			func(s *shelf, ctx context.Context, ds []statesync.Delivery) error {
-				if ctx.Err() != nil {
-					return nil
+				if ctx.Err() == nil {
+					return s.take(ds)
 				}
-				return s.take(ds)
+				return nil
 			},
 			"an ended context leaves no doubt",
 		},

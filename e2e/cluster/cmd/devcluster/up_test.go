@@ -14,7 +14,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"github.com/outrider-agent/outrider/e2e/cluster/supervisor"
 )
@@ -92,7 +91,7 @@ func testPhases(c *cluster) {
 		defer c.tells(test.name, test.want)
 	}
 	limited := newPod("too-long", never)
-	limited.Spec.ActiveDeadlineSeconds = ptr.To[int64](1)
+	limited.Spec.ActiveDeadlineSeconds = new(int64(1))
 	if _, err := c.client.CoreV1().Pods("default").Create(context.Background(), limited, metav1.CreateOptions{}); err != nil {
 		c.t.Fatal(err)
 	}
@@ -116,7 +115,7 @@ func testDeletion(c *cluster) {
 		}
 		c.eventually("deletion of "+name, func() error {
 			if _, err := c.pod(name); !apierrors.IsNotFound(err) {
-				return fmt.Errorf("get: got error %v, want not found", err)
+				return fmt.Errorf("get: got error %w, want not found", err)
 			}
 			return nil
 		})
@@ -128,7 +127,7 @@ func testDeletion(c *cluster) {
 	}
 	c.eventually("deletion of was-done", func() error {
 		if _, err := c.pod("was-done"); !apierrors.IsNotFound(err) {
-			return fmt.Errorf("get: got error %v, want not found", err)
+			return fmt.Errorf("get: got error %w, want not found", err)
 		}
 		return nil
 	})
@@ -145,7 +144,7 @@ func testJobs(c *cluster) {
 		return &batchv1.Job{
 			ObjectMeta: metav1.ObjectMeta{Name: name},
 			Spec: batchv1.JobSpec{
-				Completions: ptr.To[int32](3), Parallelism: ptr.To[int32](2), BackoffLimit: ptr.To[int32](0),
+				Completions: new(int32(3)), Parallelism: new(int32(2)), BackoffLimit: new(int32(0)),
 				Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Annotations: pod.Annotations}, Spec: pod.Spec},
 			},
 		}
