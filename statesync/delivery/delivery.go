@@ -25,6 +25,7 @@ const (
 	defaultConcurrency = 32
 	readBatch          = 512
 	saveEvery          = 100 * time.Millisecond
+	warnEvery          = time.Minute // between two log lines about refusals
 	retryFirst         = 200 * time.Millisecond
 	retryMax           = 10 * time.Second
 	finishTime         = 2 * time.Second        // for what is in flight when delivery stops
@@ -73,6 +74,7 @@ type Dispatcher struct {
 	lanes    map[statesync.Key]*lane
 	saved    int64 // the cursor last handed over
 	standing Standing
+	warned   time.Time // when a refusal was last logged
 }
 
 // An item is a delivery in the window.
@@ -252,9 +254,12 @@ func (d *Dispatcher) refused(n int, err error, now time.Time) {
 	d.pipe.Retry(cause(err), int64(n))
 	if d.standing.Failing.IsZero() {
 		d.standing.Failing = now
-		d.opts.Logger.Warn("sink refuses; trying again until it takes", "sink", d.opts.Name, "err", err)
 	}
 	d.standing.Failure = err
+	if now.Sub(d.warned) >= warnEvery {
+		d.warned = now
+		d.opts.Logger.Warn("sink refuses; trying again until it takes", "sink", d.opts.Name, "err", err)
+	}
 }
 
 // acked is the number up to which everything is acknowledged. The lock must

@@ -343,7 +343,7 @@ func TestEveryConnectionSyncs(t *testing.T) {
 	t.Parallel()
 	l := open(t, t.TempDir())
 	for _, when := range []string{"opened", "opened again"} {
-		for pragma, want := range map[string]int64{"synchronous": 2, "busy_timeout": 5000} {
+		for pragma, want := range map[string]int64{"synchronous": 2, "busy_timeout": 1000} {
 			if got, err := readNumber(l.writer, "PRAGMA "+pragma); got != want || err != nil {
 				t.Errorf("%s: %s is %d, %v, want %d", when, pragma, got, err, want)
 			}
