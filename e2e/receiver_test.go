@@ -156,6 +156,12 @@ func signed(h http.Header, body []byte) bool {
 	return h.Get("webhook-signature") == "v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
 
+func (r *receiver) tried() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.tries
+}
+
 func (r *receiver) received() []event {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -389,7 +389,7 @@ func TestAReceiverThatFailsAndThenIsSlow(t *testing.T) {
 	l.run(t.Context(), t, ns, 300, 60)
 	began := time.Now()
 	drained(t, ns, time.Minute)
-	t.Logf("drained %s after the last deletion; %d tries for %d changes", time.Since(began).Round(time.Millisecond), hook.tries, len(hook.received()))
+	t.Logf("drained %s after the last deletion; %d tries for %d changes", time.Since(began).Round(time.Millisecond), hook.tried(), len(hook.received()))
 	if retries := pipelines(t)["delivery/platform"]["retries"]; retries == 0 {
 		t.Error("no retries are counted, want those of the outage")
 	}

@@ -6,6 +6,10 @@ import "github.com/outrider-agent/outrider/metrics"
 // who see a stage feed its series: the log observed_recorded, with no sink;
 // delivery the rest, for each sink.
 //
+// observed_recorded ends when the change is durable; recorded_sent begins a
+// little earlier, when its row was written, so the two share the sync to disk
+// (outrider_ledger_commit_seconds).
+//
 // occurred_observed compares the cluster's clocks, which tell whole seconds,
 // with the agent's: it is exact to a second at best.
 func StageDesc() metrics.Desc {

@@ -67,7 +67,7 @@ type Change struct {
 
 	Occurred time.Time `json:"occurred"` // by the cluster's clocks, whole seconds
 	Observed time.Time `json:"observed"` // when the agent read it
-	Recorded time.Time `json:"-"`        // when the log wrote it
+	Recorded time.Time `json:"-"`        // when the log wrote it, just before it was durable
 
 	Reconstructed bool `json:"reconstructed"` // filled in between two states that were seen
 	ObservedLate  bool `json:"observed_late"` // found by a list, not by the live watch
@@ -88,7 +88,7 @@ type Row struct {
 	State           State
 	Reason          string
 	Seq             int64
-	ResourceVersion uint64 // of the last event of the workload's own stream that was reduced
+	ResourceVersion uint64 // of the last event of the workload's own stream that caused a change
 	Suspended       bool   // its pods may not move it
 	Gone            bool   // the object no longer exists
 }

@@ -105,7 +105,7 @@ func (c *Controller) makeStreams() ([]watch.Stream, error) {
 	for _, name := range kinds {
 		for _, ns := range namespaces {
 			k := workload.Kinds[name]
-			source, err := c.client.Collection(k.Name, k.Group, k.Version, k.Resource, ns)
+			source, err := c.client.Collection(k.Group, k.Version, k.Resource, ns, k.List)
 			if err != nil {
 				return nil, err
 			}
@@ -147,13 +147,13 @@ func (c *Controller) Run(ctx context.Context) (err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	recording, stopRecording := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopRecording()
+	recorded := make(chan error, 1)
+	go func() { recorded <- c.ledger.Run(recording) }()
 	for _, s := range c.sinks {
 		group.Go(func() error { return s.dispatcher.Run(ctx) })
 	}
-	recorded := make(chan error, 1)
 	group.Go(func() error {
 		cluster, epoch, err := c.identify(ctx)
-		go func() { recorded <- c.ledger.Run(recording) }()
 		if err != nil || ctx.Err() != nil {
 			return err
 		}
@@ -164,16 +164,22 @@ func (c *Controller) Run(ctx context.Context) (err error) {
 	return errors.Join(err, <-recorded)
 }
 
-// identify asks which cluster this is until it is told or ctx ends.
+// identify asks which cluster this is until it is told or ctx ends, and ties
+// the ledger to it.
 func (c *Controller) identify(ctx context.Context) (cluster string, epoch int64, err error) {
 	for wait := 200 * time.Millisecond; ; wait = min(2*wait, identifyMax) {
 		try, cancel := context.WithTimeout(ctx, identifyTimeout)
 		cluster, failure := c.client.ClusterID(try)
 		cancel()
 		if failure == nil {
+			epoch, failure = c.ledger.Identify(cluster)
+		}
+		switch {
+		case failure == nil:
 			c.trouble.Store(nil)
-			epoch, err := c.ledger.Identify(cluster)
-			return cluster, epoch, err
+			return cluster, epoch, nil
+		case errors.Is(failure, ledger.ErrOtherCluster):
+			return "", 0, failure
 		}
 		if before := c.trouble.Swap(&failure); ctx.Err() == nil && (before == nil || (*before).Error() != failure.Error()) {
 			c.opts.Logger.Warn("cannot identify the cluster; trying again", "err", failure)

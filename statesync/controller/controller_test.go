@@ -84,6 +84,15 @@ func TestStreamResult(t *testing.T) {
 	}
 }
 
+func TestALedgerThatIsLockedForAMomentWakesNobody(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	for age, want := range map[time.Duration]verdict.Status{time.Second: verdict.Warn, 5 * time.Second: verdict.Fail} {
+		if r := ledgerFailure(now.Add(-age), errors.New("locked"), now); r.Status != want {
+			t.Errorf("after %s: got %s, want %s", age, r.Status, want)
+		}
+	}
+}
+
 func TestCheckSink(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }

@@ -28,8 +28,8 @@ const (
 	warnEvery          = time.Minute // between two log lines about refusals
 	retryFirst         = 200 * time.Millisecond
 	retryMax           = 10 * time.Second
-	finishTime         = 2 * time.Second        // for what is in flight when delivery stops
-	leaveTime          = 500 * time.Millisecond // for a sink to return once its context has ended
+	finishTime         = 1500 * time.Millisecond // for what is in flight when delivery stops
+	leaveTime          = 500 * time.Millisecond  // for a sink to return once its context has ended
 )
 
 // A Source is the log as delivery reads it.
@@ -74,7 +74,8 @@ type Dispatcher struct {
 	lanes    map[statesync.Key]*lane
 	saved    int64 // the cursor last handed over
 	standing Standing
-	warned   time.Time // when a refusal was last logged
+	behind   time.Time // since when the log has changes that are not read; zero: not known to
+	warned   time.Time // when a failure was last logged
 }
 
 // An item is a delivery in the window.
@@ -85,14 +86,13 @@ type item struct {
 
 // Standing is how a sink does.
 type Standing struct {
-	Name      string
-	Head      int64     // the log's last number
-	Acked     int64     // everything up to this number is acknowledged
-	Waiting   int64     // changes not acknowledged
-	Oldest    time.Time // when the oldest of them that is in the window was observed
-	Failing   time.Time // since when every try has failed; zero: the last one succeeded
-	Failure   error     // of the last try that failed
-	Succeeded time.Time // the last success
+	Name    string
+	Head    int64     // the log's last number
+	Acked   int64     // everything up to this number is acknowledged
+	Waiting int64     // changes not acknowledged
+	Oldest  time.Time // when the oldest of them was observed; when none is read yet, since when
+	Failing time.Time // since when every try has failed; zero: the last one succeeded
+	Failure error     // of the last try that failed, be it to read or to deliver
 }
 
 // New returns a dispatcher; nothing is read before Run.
@@ -113,6 +113,7 @@ func New(o Options) (*Dispatcher, error) {
 	}
 	d.standing.Name = o.Name
 	if err := d.describe(); err != nil {
+		d.queue.ShutDown()
 		return nil, fmt.Errorf("sink %s: %w", o.Name, err)
 	}
 	d.head, _ = o.Source.Head()
@@ -120,7 +121,7 @@ func New(o Options) (*Dispatcher, error) {
 	return d, nil
 }
 
-// Run delivers until ctx ends. What is in flight then has two seconds to be
+// Run delivers until ctx ends. What is in flight then has 1.5 seconds to be
 // acknowledged; the rest stays in the log. A sink that hangs beyond them, deaf
 // to its context, is left behind with an error: it must not keep the others
 // and the ledger from stopping well.
@@ -176,8 +177,9 @@ func (d *Dispatcher) next(ctx context.Context) []*item {
 					return items
 				}
 			} else if ctx.Err() == nil {
-				d.opts.Logger.Error("cannot read the ledger; trying again", "sink", d.opts.Name, "err", err)
-				d.pipe.Retry("read", 1)
+				d.mu.Lock()
+				d.failing(err, d.opts.Now())
+				d.mu.Unlock()
 				sleep(ctx, time.Second)
 			}
 			continue
@@ -205,6 +207,9 @@ func (d *Dispatcher) countIn() (wake <-chan struct{}) {
 	head, wake := d.opts.Source.Head()
 	d.pipe.In(head - d.head)
 	d.head = head
+	if d.head > d.read && d.behind.IsZero() {
+		d.behind = d.opts.Now()
+	}
 	return wake
 }
 
@@ -231,7 +236,7 @@ func (d *Dispatcher) take(changes []statesync.Change, upTo int64) []*item {
 		it.place = d.window.PushBack(it)
 		items[i] = it
 	}
-	d.read = upTo
+	d.read, d.behind = upTo, time.Time{}
 	return items
 }
 
@@ -242,7 +247,7 @@ func (d *Dispatcher) acknowledge(items []*item, sent, now time.Time) {
 		d.observe(it, sent, now)
 	}
 	d.pipe.Out(int64(len(items)))
-	d.standing.Failing, d.standing.Succeeded = time.Time{}, now
+	d.standing.Failing = time.Time{}
 	select {
 	case d.room <- struct{}{}:
 	default:
@@ -252,13 +257,18 @@ func (d *Dispatcher) acknowledge(items []*item, sent, now time.Time) {
 // refused notes a try that failed. The lock must be held.
 func (d *Dispatcher) refused(n int, err error, now time.Time) {
 	d.pipe.Retry(cause(err), int64(n))
+	d.failing(err, now)
+}
+
+// failing notes what holds the sink up. The lock must be held.
+func (d *Dispatcher) failing(err error, now time.Time) {
 	if d.standing.Failing.IsZero() {
 		d.standing.Failing = now
 	}
 	d.standing.Failure = err
 	if now.Sub(d.warned) >= warnEvery {
 		d.warned = now
-		d.opts.Logger.Warn("sink refuses; trying again until it takes", "sink", d.opts.Name, "err", err)
+		d.opts.Logger.Warn("sink is held up; trying again until it goes on", "sink", d.opts.Name, "err", err)
 	}
 }
 
@@ -279,6 +289,8 @@ func (d *Dispatcher) queued() metrics.Queue {
 	q := metrics.Queue{Len: int64(d.window.Len()) + d.head - d.read}
 	if first := d.window.Front(); first != nil {
 		q.Oldest = first.Value.(*item).Observed
+	} else if q.Len > 0 {
+		q.Oldest = d.behind
 	}
 	return q
 }

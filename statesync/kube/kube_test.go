@@ -11,9 +11,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/util/workqueue"
 
 	"github.com/outrider-agent/outrider/metrics"
@@ -55,16 +57,30 @@ func TestClusterIDIsThatOfKubeSystem(t *testing.T) {
 	}
 }
 
-func TestClusterIDWithoutPermissionIsTheSameEachTime(t *testing.T) {
+func TestClusterIDWithoutPermissionIsOfTheAuthorityAndTheAddress(t *testing.T) {
 	c := server(t, func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, 403, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","code":403}`)
 	})
-	first, err := c.ClusterID(t.Context())
-	if err != nil || !strings.HasPrefix(first, "url-") {
-		t.Fatalf("got %q, %v; want url-...", first, err)
+	ids := map[string]string{}
+	for _, authority := range []string{"one", "other", "one"} {
+		// As in a pod, the authority is a file that has the same name everywhere.
+		file := filepath.Join(t.TempDir(), "ca.crt")
+		if err := os.WriteFile(file, []byte(authority), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c.config.CAFile, c.config.CAData = file, nil
+		id, err := c.fingerprint()
+		if err != nil || !strings.HasPrefix(id, "url-") || ids[authority] != "" && ids[authority] != id {
+			t.Errorf("authority %s: got %q, %v; before %q", authority, id, err, ids[authority])
+		}
+		ids[authority] = id
 	}
-	if second, _ := c.ClusterID(t.Context()); second != first {
-		t.Errorf("got %q, then %q", first, second)
+	if ids["one"] == ids["other"] {
+		t.Error("two authorities give one cluster")
+	}
+	c.config.CAFile = ""
+	if id, err := c.ClusterID(t.Context()); err != nil || !strings.HasPrefix(id, "url-") {
+		t.Errorf("got %q, %v; want url-...", id, err)
 	}
 }
 
@@ -83,7 +99,7 @@ func TestAListIsNeverServedFromACacheOfAnyAge(t *testing.T) {
 		asked = append(asked, r.URL.String())
 		answer(w, 200, `{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"7"},"items":[{"metadata":{"name":"a"}}]}`)
 	})
-	pods, err := c.Collection("Pod", "", "v1", "pods", "load")
+	pods, err := c.Collection("", "v1", "pods", "load", func() runtime.Object { return &corev1.PodList{} })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +119,7 @@ func TestErrorsOfCallsKeepWhatTheReflectorDecidesBy(t *testing.T) {
 	c := server(t, func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, 410, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Expired","code":410}`)
 	})
-	jobs, err := c.Collection("Job", "batch", "v1", "jobs", "")
+	jobs, err := c.Collection("batch", "v1", "jobs", "", func() runtime.Object { return &batchv1.JobList{} })
 	if err != nil {
 		t.Fatal(err)
 	}

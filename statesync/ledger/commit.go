@@ -25,11 +25,11 @@ import (
 const (
 	retryFirst = 50 * time.Millisecond
 	retryMax   = 5 * time.Second
-	lastTries  = 2 * time.Second // for what waits when the ledger stops
+	lastTries  = time.Second // for what waits when the ledger stops
 )
 
 // Run commits what is appended until ctx ends, then what still waits, and
-// returns. It gives up on that after two seconds of failures: the API server
+// returns. It gives up on that after a second: the API server
 // still has it.
 func (l *Ledger) Run(ctx context.Context) error {
 	for {
@@ -107,7 +107,7 @@ func (l *Ledger) queue() metrics.Queue {
 
 // commitAll commits group after group until nothing waits or ctx ends.
 func (l *Ledger) commitAll(ctx context.Context) {
-	for {
+	for ctx.Err() == nil {
 		l.mu.Lock()
 		group := slices.Clone(l.waiting[:min(len(l.waiting), groupEntries)])
 		cursors := maps.Clone(l.cursors)
@@ -145,6 +145,8 @@ func (l *Ledger) commitUntilDurable(ctx context.Context, group []waitingEntry, c
 
 // try commits the group once.
 func (l *Ledger) try(group []waitingEntry, cursors map[string]int64) (newHead int64, err error) {
+	l.writing.Lock()
+	defer l.writing.Unlock()
 	newHead = l.head
 	for _, e := range group {
 		newHead += int64(len(e.Changes))
@@ -227,7 +229,6 @@ func (l *Ledger) writeEntry(e *statesync.Entry) error {
 			return fmt.Errorf("insert change: %w", err)
 		}
 		id.last = l.writer.LastInsertRowID()
-		c.Recorded = recorded
 	}
 	r := e.Row
 	labels, err := json.Marshal(r.Labels)
@@ -296,9 +297,10 @@ func (l *Ledger) settle(group []waitingEntry, cursors map[string]int64, newHead 
 		l.wake = make(chan struct{})
 	}
 	l.mu.Unlock()
+	now := l.opts.Now()
 	for _, e := range group {
 		for i := range e.Changes {
-			l.recorded.Observe(e.Changes[i].Recorded.Sub(e.Changes[i].Observed))
+			l.recorded.Observe(now.Sub(e.Changes[i].Observed))
 		}
 		<-l.slots
 		e.Done()

@@ -34,6 +34,9 @@ const (
 // ErrClosed is returned by Append once the ledger has stopped.
 var ErrClosed = errors.New("ledger is closed")
 
+// ErrOtherCluster is returned by Identify: waiting does not help.
+var ErrOtherCluster = errors.New("belongs to another cluster")
+
 // Options say where the ledger is.
 type Options struct {
 	Dir      string // the data directory; the caller holds its lock
@@ -66,8 +69,10 @@ type Ledger struct {
 
 	readMu sync.Mutex // one reader at a time
 	reader *sqlite.Conn
-	writer *sqlite.Conn // the committer's alone
-	ids    map[string]identity
+
+	writing sync.Mutex // guards what follows: a transaction at a time
+	writer  *sqlite.Conn
+	ids     map[string]identity
 }
 
 // waitingEntry is an entry that is not durable yet.
@@ -205,8 +210,14 @@ func (l *Ledger) Workloads(ctx context.Context) ([]statesync.Row, error) {
 }
 
 // Identify ties the ledger to a cluster, at the first start, and returns the
-// epoch. A ledger of another cluster is refused.
+// epoch. A ledger of another cluster gives [ErrOtherCluster]; after any other
+// error it may be asked again.
 func (l *Ledger) Identify(cluster string) (epoch int64, err error) {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	if l.writer == nil {
+		return 0, errors.New("identify ledger: it cannot be written now")
+	}
 	if err := sqlitex.Execute(l.writer, "INSERT INTO meta(key, value) VALUES('cluster', ?), ('epoch', '1') ON CONFLICT DO NOTHING",
 		&sqlitex.ExecOptions{Args: []any{cluster}}); err != nil {
 		return 0, fmt.Errorf("identify ledger: %w", err)
@@ -216,7 +227,7 @@ func (l *Ledger) Identify(cluster string) (epoch int64, err error) {
 		return 0, fmt.Errorf("identify ledger: %w", err)
 	}
 	if known != cluster {
-		return 0, fmt.Errorf("%s belongs to cluster %s, but the API server says it is %s: set another data_dir", l.path, known, cluster)
+		return 0, fmt.Errorf("%s %w: it is of %s, but the API server says it is %s: set another data_dir", l.path, ErrOtherCluster, known, cluster)
 	}
 	if epoch, err = readNumber(l.writer, "SELECT value FROM meta WHERE key = 'epoch'"); err != nil {
 		return 0, fmt.Errorf("identify ledger: read epoch: %w", err)

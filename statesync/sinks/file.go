@@ -33,7 +33,10 @@ func (c *FileConfig) Open(string) (statesync.Sink, error) {
 		return nil, err
 	}
 	s := &fileSink{f: f}
-	if s.size, err = cutTornLine(f); err == nil && errors.Is(statErr, os.ErrNotExist) {
+	if err = mayAppend(f); err == nil {
+		s.size, err = cutTornLine(f)
+	}
+	if err == nil && errors.Is(statErr, os.ErrNotExist) {
 		err = syncDir(filepath.Dir(string(c.Path)))
 	}
 	if err != nil {
@@ -77,6 +80,24 @@ func (s *fileSink) Deliver(_ context.Context, ds []statesync.Delivery) error {
 
 // Close implements [io.Closer].
 func (s *fileSink) Close() error { return s.f.Close() }
+
+// eventStart is how every line of ours begins.
+const eventStart = `{"specversion":`
+
+// mayAppend refuses a file that is not ours, before anything is cut from it:
+// a wrong path in the configuration must not cost a key its bytes. A file that
+// begins with zeros is one whose data a crash of the machine has lost.
+func mayAppend(f *os.File) error {
+	start := make([]byte, len(eventStart))
+	n, err := f.ReadAt(start, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read the first line: %w", err)
+	}
+	if start = start[:n]; string(start) != eventStart[:n] && len(bytes.Trim(start, "\x00")) > 0 {
+		return fmt.Errorf("%s holds something else than changes, want an empty file, a new one, or one that outrider wrote", f.Name())
+	}
+	return nil
+}
 
 // cutTornLine truncates the file after its last line break and returns its
 // size.

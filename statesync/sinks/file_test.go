@@ -27,20 +27,22 @@ func openFile(t testing.TB, path string) *fileSink {
 func TestFileOpensAfterTheLastWholeLine(t *testing.T) {
 	t.Parallel()
 	const block = 64 << 10
-	long := strings.Repeat("x", 3*block)
+	a := eventStart + "a"
+	long := eventStart + strings.Repeat("x", 3*block)
 	for name, tt := range map[string]struct{ before, want string }{
 		"no bytes":                             {"", ""},
-		"whole lines":                          {"a\nb\n", "a\nb\n"},
-		"one break":                            {"\n", "\n"},
-		"a torn line":                          {"a\nb\ntorn", "a\nb\n"},
-		"nothing but a torn line":              {"torn", ""},
-		"a torn line longer than a block":      {"a\n" + long, "a\n"},
+		"whole lines":                          {a + "\nb\n", a + "\nb\n"},
+		"a torn line":                          {a + "\nb\ntorn", a + "\nb\n"},
+		"nothing but a torn line":              {a, ""},
+		"nothing but a few bytes of one":       {a[:3], ""},
+		"a torn line longer than a block":      {a + "\n" + long, a + "\n"},
 		"nothing but one longer than a block":  {long, ""},
-		"a torn line of one block":             {"a\n" + long[:block], "a\n"},
-		"a torn line of a block less one byte": {"a\n" + long[:block-1], "a\n"},
+		"a torn line of one block":             {a + "\n" + long[:block], a + "\n"},
+		"a torn line of a block less one byte": {a + "\n" + long[:block-1], a + "\n"},
 		"a break on the border of blocks":      {long[:block-1] + "\n" + long[:block], long[:block-1] + "\n"},
 		"a whole line longer than a block":     {long + "\n", long + "\n"},
-		"zeros, as a crash leaves them":        {"a\n\x00\x00\x00\x00", "a\n"},
+		"zeros, as a crash leaves them":        {a + "\n\x00\x00\x00\x00", a + "\n"},
+		"nothing but zeros":                    {strings.Repeat("\x00", 4096), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -65,6 +67,23 @@ func TestFileOpensAfterTheLastWholeLine(t *testing.T) {
 				t.Errorf("%d bytes, want %d: what was whole, then the new line; it starts %.40q", len(got), len(want), got)
 			}
 		})
+	}
+}
+
+func TestFileThatIsNotOursIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	for name, content := range map[string]string{"a key": "c2VjcmV0", "a configuration": "service: x\nlisten: {}\n", "a line break": "\n"} {
+		path := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := (&FileConfig{Path: config.Path(path)}).Open(""); err == nil {
+			_ = s.(*fileSink).Close()
+			t.Errorf("%s was opened for changes", name)
+		}
+		if got, err := os.ReadFile(path); string(got) != content {
+			t.Errorf("%s is now %q, %v", name, got, err)
+		}
 	}
 }
 

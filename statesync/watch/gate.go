@@ -5,13 +5,11 @@ import (
 	"sync"
 )
 
-// A gate stops the watches while too much is pending.
+// A gate stops the watches while too much is pending. The zero gate is open.
 type gate struct {
 	mu   sync.Mutex
 	shut chan struct{} // nil when open; closed when it opens again
 }
-
-func newGate() *gate { return &gate{} }
 
 // close makes wait block. It reports whether the gate was open.
 func (g *gate) close() bool {

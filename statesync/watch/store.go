@@ -6,19 +6,26 @@ import (
 	"strconv"
 	"time"
 
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/outrider-agent/outrider/statesync"
 	"github.com/outrider-agent/outrider/statesync/workload"
 )
 
+// held is an entry of the indexer.
+type held struct {
+	*workload.Object
+	own bool // it tells its own story, whoever comes to control it
+}
+
 // A delta is one thing that happened to one object.
 type delta struct {
 	stream   *stream
 	object   *workload.Object // as it was last seen
+	folded   bool             // it tells its controller's story
 	removed  bool
-	late     bool // found by a list
+	late     bool // not seen by the live watch as it happened
+	listed   bool // found by a list
 	observed time.Time
 	place    *list.Element // in the stream's inflight list
 }
@@ -37,12 +44,12 @@ func (s *stream) Resync() error { return nil }
 
 // Transformer implements [cache.TransformingStore]: a list that is streamed
 // waits in memory without what the rules do not read.
-func (s *stream) Transformer() cache.TransformFunc { return workload.Trim }
+func (s *stream) Transformer() cache.TransformFunc { return s.Kind.Trim }
 
 func (s *stream) put(obj any) error {
-	o, err := s.reduce(obj)
+	o, err := s.Kind.Reduce(obj)
 	if err != nil {
-		return err
+		return s.unreadable(err)
 	}
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
@@ -56,9 +63,9 @@ func (s *stream) Delete(obj any) error {
 	if tomb, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 		obj = tomb.Obj
 	}
-	o, err := s.reduce(obj)
+	o, err := s.Kind.Reduce(obj)
 	if err != nil {
-		return err
+		return s.unreadable(err)
 	}
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
@@ -92,14 +99,19 @@ func (s *stream) Replace(items []any, version string) error {
 	}
 	listed := make(map[string]*workload.Object, len(items))
 	for _, item := range items {
-		o, err := s.reduce(item)
+		o, err := s.Kind.Reduce(item)
 		if err != nil {
-			return err
+			_ = s.unreadable(err) // counted and logged; the others are not to suffer
+			continue
 		}
 		listed[o.UID] = o
 	}
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
+	if s.listed == 0 {
+		s.floor = s.mark()
+	}
+	s.taking = true
 	now := s.w.opts.Now()
 	for _, old := range s.missing(listed) {
 		gone := *old
@@ -112,7 +124,7 @@ func (s *stream) Replace(items []any, version string) error {
 		}
 	}
 	s.touch(v)
-	s.synced = true
+	s.taking, s.synced, s.listing = false, true, false
 	if s.w.gate.closed() {
 		s.pause()
 	}
@@ -122,15 +134,15 @@ func (s *stream) Replace(items []any, version string) error {
 // missing returns what is known of the stream and not in the list: objects of
 // the indexer, and at the first list lives that the log remembers.
 func (s *stream) missing(listed map[string]*workload.Object) (gone []*workload.Object) {
-	held := make(map[string]bool, len(s.objects))
+	here := make(map[string]bool, len(s.objects))
 	for _, old := range s.objects {
-		held[old.UID] = true
+		here[old.UID] = true
 		if listed[old.UID] == nil {
-			gone = append(gone, old)
+			gone = append(gone, old.Object)
 		}
 	}
 	for uid, l := range s.w.lives {
-		if s.synced || held[uid] || listed[uid] != nil || l.Kind != s.Kind.Name ||
+		if s.synced || here[uid] || listed[uid] != nil || l.Kind != s.Kind.Name ||
 			(s.Namespace != "" && l.Namespace != s.Namespace) {
 			continue
 		}
@@ -145,43 +157,74 @@ func (s *stream) missing(listed map[string]*workload.Object) (gone []*workload.O
 // first. The lock must be held, as for all that follows.
 func (s *stream) upsert(o *workload.Object, late bool, now time.Time) {
 	key := objectKey(o)
-	if old := s.objects[key]; old != nil && old.UID != o.UID {
-		gone := *old
+	old := s.objects[key]
+	if old != nil && old.UID != o.UID {
+		gone := *old.Object
 		gone.ResourceVersion = o.ResourceVersion
 		s.remove(&gone, true, now)
+		old = nil
 	}
-	s.objects[key] = o
-	if s.folds(o) {
-		pods := s.w.pods[o.Controller.UID]
-		if pods == nil {
-			pods = map[string]*workload.Object{}
-			s.w.pods[o.Controller.UID] = pods
-		}
-		pods[o.UID] = o
+	if old != nil && old.Controller.UID != o.Controller.UID {
+		s.w.unfold(old.Object)
 	}
-	s.append(&delta{stream: s, object: o, late: late, observed: now})
+	h := &held{Object: o, own: s.tellsItself(o, old)}
+	s.objects[key] = h
+	if !h.own {
+		s.w.fold(o)
+	}
+	s.append(&delta{stream: s, object: o, folded: !h.own, late: late, observed: now})
 }
 
 func (s *stream) remove(o *workload.Object, late bool, now time.Time) {
-	if old := s.objects[objectKey(o)]; old != nil && old.UID == o.UID {
+	old := s.objects[objectKey(o)]
+	if old != nil && old.UID == o.UID {
 		delete(s.objects, objectKey(o))
+		s.w.unfold(old.Object)
+	} else {
+		old = nil
 	}
-	if pods := s.w.pods[o.Controller.UID]; pods != nil {
-		if delete(pods, o.UID); len(pods) == 0 {
-			delete(s.w.pods, o.Controller.UID)
-		}
+	s.append(&delta{stream: s, object: o, folded: !s.tellsItself(o, old), removed: true, late: late, observed: now})
+}
+
+// tellsItself reports whether an object tells a story of its own: all do but
+// pods of tracked workloads. A pod that had one when a workload adopted it
+// goes on with it, else its story would have no end.
+func (s *stream) tellsItself(o *workload.Object, old *held) bool {
+	if old != nil && old.own || s.w.lives[o.UID] != nil {
+		return true
 	}
-	s.append(&delta{stream: s, object: o, removed: true, late: late, observed: now})
+	owner, ok := workload.Kinds[o.Controller.Kind]
+	return !ok || o.Kind != "Pod" || !owner.Folds || owner.Group != o.Controller.Group || !s.w.tracked[owner.Name]
+}
+
+// fold and unfold keep the index of pods by their controller.
+func (w *Watcher) fold(pod *workload.Object) {
+	pods := w.pods[pod.Controller.UID]
+	if pods == nil {
+		pods = map[string]*workload.Object{}
+		w.pods[pod.Controller.UID] = pods
+	}
+	pods[pod.UID] = pod
+}
+
+func (w *Watcher) unfold(pod *workload.Object) {
+	pods := w.pods[pod.Controller.UID]
+	if delete(pods, pod.UID); len(pods) == 0 {
+		delete(w.pods, pod.Controller.UID)
+	}
 }
 
 // append puts a delta at the end of its workload's pending list. At the bound
 // it closes the gate.
 func (s *stream) append(d *delta) {
 	s.pipe.In(1)
-	key, ok := s.key(d.object)
+	key, ok := s.key(d)
 	if !ok {
 		s.pipe.Out(1)
 		return
+	}
+	if d.listed = s.taking; d.listed {
+		s.listed++
 	}
 	d.place = s.inflight.PushBack(d)
 	s.w.pending[key] = append(s.w.pending[key], d)
@@ -202,33 +245,23 @@ func (w *Watcher) done(d *delta) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	d.stream.inflight.Remove(d.place)
+	if d.listed {
+		d.stream.listed--
+	}
 	d.stream.pipe.Out(1)
 	if w.total--; w.total <= w.opts.MaxPending/2 {
 		w.gate.open()
 	}
 }
 
-// key returns the key of the workload whose story the object tells; false
-// when nobody wants it.
-func (s *stream) key(o *workload.Object) (statesync.Key, bool) {
-	if s.folds(o) {
+// key returns the key of the workload whose story the delta tells; false when
+// nobody wants it.
+func (s *stream) key(d *delta) (statesync.Key, bool) {
+	o := d.object
+	if d.folded {
 		return statesync.Key{Kind: o.Controller.Kind, Namespace: o.Namespace, Name: o.Controller.Name}, true
 	}
 	return statesync.Key{Kind: o.Kind, Namespace: o.Namespace, Name: o.Name}, !s.FoldOnly
-}
-
-// folds reports whether the object is a pod that tells its controller's story.
-func (s *stream) folds(o *workload.Object) bool {
-	owner, ok := workload.Kinds[o.Controller.Kind]
-	return ok && o.Kind == "Pod" && owner.Folds && owner.Group == o.Controller.Group && s.w.tracked[owner.Name]
-}
-
-func (s *stream) reduce(obj any) (*workload.Object, error) {
-	ro, ok := obj.(runtime.Object)
-	if !ok {
-		return nil, fmt.Errorf("stream %s: got %T, want an object", s.Name(), obj)
-	}
-	return workload.Reduce(ro)
 }
 
 // touch notes that the stream lives and has come as far as version.

@@ -3,16 +3,19 @@ package watch
 import (
 	"container/list"
 	"context"
+	"errors"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/util/wait"
 	kwatch "k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/outrider-agent/outrider/metrics"
-	"github.com/outrider-agent/outrider/statesync/workload"
 )
 
 // listChunk is how many objects a list asks for at a time, on servers that
@@ -21,10 +24,11 @@ const listChunk = 500
 
 // A Source lists and watches one collection of objects.
 type Source interface {
-	Example() runtime.Object
 	List(ctx context.Context, o metav1.ListOptions) (runtime.Object, error)
 	Watch(ctx context.Context, o metav1.ListOptions) (kwatch.Interface, error)
 }
+
+var errUnreadable = errors.New("an event could not be read")
 
 // A stream runs one reflector and is its store. Its fields are guarded by the
 // watcher's lock.
@@ -33,15 +37,19 @@ type stream struct {
 	w    *Watcher
 	pipe *metrics.Pipeline
 
-	objects  map[string]*workload.Object // by namespace/name
-	inflight *list.List                  // of *delta: read and not durable, in the order they were read
-	version  uint64                      // resourceVersion of the last event, bookmark or list
-	synced   bool                        // the first list has been taken in
-	seen     time.Time                   // of the last event or bookmark
-	failure  error                       // of the last call, nil once one succeeds
-	failures int64                       // calls that failed
-	held     bool                        // waits at the gate
-	current  kwatch.Interface            // nil while it lists
+	objects  map[string]*held // the indexer, by namespace/name
+	inflight *list.List       // of *delta: read and not durable, in the order they were read
+	version  uint64           // resourceVersion of the last event, bookmark or list
+	taking   bool             // a list is being taken in
+	listed   int              // deltas of lists that are not durable
+	floor    uint64           // the low-water mark before those lists
+	synced   bool             // the first list has been taken in
+	seen     time.Time        // of the last event or bookmark, or when a held watch went on
+	failure  error            // of the last call, nil once one succeeds
+	failures int64            // calls that failed
+	waits    bool             // at the gate
+	listing  bool             // a list is being streamed: it is not pending, and not paused
+	current  *tap             // the open watch; nil: none
 }
 
 // Standing is where a stream stands.
@@ -49,78 +57,117 @@ type Standing struct {
 	Name     string
 	Objects  int
 	Pending  int       // events read and not durable
-	Version  uint64    // the last seen
-	Mark     uint64    // low-water mark
+	Mark     uint64    // low-water mark: every event at or below it is reduced, and what follows is durable
 	Synced   bool      // the first list has been taken in
 	Seen     time.Time // the last event or bookmark; zero: none yet
 	Held     bool      // waits at the gate
 	Failure  error     // of the last call to the API server
-	Failures int64
+	Failures int64     // calls that failed
 }
 
 // run reflects until ctx ends.
 func (s *stream) run(ctx context.Context) {
-	lw := &cache.ListWatch{
-		ListWithContextFunc:  s.list,
-		WatchFuncWithContext: s.watch,
-	}
-	r := cache.NewReflectorWithOptions(lw, s.Source.Example(), s, cache.ReflectorOptions{
-		Name: "outrider/" + s.Name(),
-		// A watch that ends within a second without an event, or by an ERROR
-		// event, relists: the back-off is what keeps that from being a storm.
-		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Cap: 5 * time.Second, Steps: 20, Factor: 2, Jitter: 0.5},
-	})
+	lw := &cache.ListWatch{ListWithContextFunc: s.list, WatchFuncWithContext: s.watch}
+	b := backoff()
+	r := cache.NewReflectorWithOptions(lw, s.Kind.Object(), s, cache.ReflectorOptions{Name: "outrider/" + s.Name(), Backoff: &b})
 	r.WatchListPageSize = listChunk
 	r.RunWithContext(ctx)
 }
 
+// backoff is how long a stream waits between failures. A watch that ends
+// within a second without an event, or by an ERROR event, lists again: the
+// back-off is what keeps that from being a storm.
+func backoff() wait.Backoff {
+	return wait.Backoff{Duration: 200 * time.Millisecond, Cap: 5 * time.Second, Steps: 20, Factor: 2, Jitter: 0.5}
+}
+
 func (s *stream) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+	s.opened(nil, true)
 	obj, err := s.Source.List(ctx, o)
-	s.called(err)
+	s.called(ctx, err)
 	return obj, err
 }
 
 // watch opens a watch once the gate is open. The reflector asks for it at its
 // own resourceVersion, so nothing is missed while the gate is closed.
+//
+// A server that refuses connections or asks for patience is waited for here:
+// the reflector would do so without an eye on ctx.
 func (s *stream) watch(ctx context.Context, o metav1.ListOptions) (kwatch.Interface, error) {
-	s.hold(nil)
-	if err := s.w.gate.wait(ctx); err != nil {
-		return nil, err
+	for b := backoff(); ; {
+		s.opened(nil, false)
+		if err := s.w.gate.wait(ctx); err != nil {
+			return nil, err
+		}
+		w, err := s.Source.Watch(ctx, o)
+		s.called(ctx, err)
+		if err == nil {
+			t := newTap(w, o.ResourceVersion, s.bookmarkAt)
+			s.opened(t, o.SendInitialEvents != nil)
+			return t, nil
+		}
+		if !utilnet.IsConnectionRefused(err) && !apierrors.IsTooManyRequests(err) {
+			return nil, err
+		}
+		select {
+		case <-time.After(b.Step()):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
-	w, err := s.Source.Watch(ctx, o)
-	s.called(err)
-	if err != nil {
-		return nil, err
-	}
-	s.hold(w)
-	return w, nil
 }
 
-// hold notes the watch that is open; nil means that it waits to open one.
-func (s *stream) hold(w kwatch.Interface) {
+// bookmarkAt is the event that tells the reflector how far it has come.
+func (s *stream) bookmarkAt(version string) kwatch.Event {
+	obj := s.Kind.Object()
+	if o, err := meta.Accessor(obj); err == nil {
+		o.SetResourceVersion(version)
+	}
+	return kwatch.Event{Type: kwatch.Bookmark, Object: obj}
+}
+
+// opened notes the watch that is open; nil means that one is about to be.
+func (s *stream) opened(t *tap, listing bool) {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
-	s.current = w
-	s.held = w == nil && s.w.gate.closed()
+	if s.waits && t != nil {
+		s.seen = s.w.opts.Now() // it could not be heard while it waited
+	}
+	s.current, s.listing = t, listing
+	s.waits = t == nil && !listing && s.w.gate.closed()
 }
 
 // pause ends the open watch, which the reflector then opens again, at the
-// gate. A watch that still streams a list goes on: what it reads is not
-// pending. The lock must be held.
+// gate. A list that is being streamed goes on: what it reads is not pending.
+// The lock must be held.
 func (s *stream) pause() {
-	if s.current != nil && s.synced {
-		s.current.Stop()
-		s.held = true
+	if s.current != nil && !s.listing {
+		s.current.end(shut)
+		s.waits = true
 	}
 }
 
-func (s *stream) called(err error) {
+// unreadable drops what cannot be reduced, and counts it. On the live watch it
+// has the stream listed again: a list has the object's present state, or does
+// not have it.
+func (s *stream) unreadable(err error) error {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	s.pipe.In(1)
+	s.pipe.Drop("unreadable", 1)
+	s.w.opts.Logger.Error("cannot read what the API server sent", "stream", s.Name(), "err", err)
+	if s.current != nil && !s.listing {
+		s.current.end(broken)
+	}
+	return err
+}
+
+func (s *stream) called(ctx context.Context, err error) {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
 	s.failure = err
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		s.failures++
-		s.pipe.Retry("call", 1)
 	}
 }
 
@@ -133,19 +180,21 @@ func (s *stream) queued() metrics.Queue {
 	return q
 }
 
-// mark is the low-water mark: every event of the stream at or below it has
-// been reduced and its changes are durable. The lock must be held.
+// mark is the low-water mark. A list is one unit: the mark stays where it was
+// until the last of what the list caused is durable. The lock must be held.
 func (s *stream) mark() uint64 {
+	if s.listed > 0 {
+		return s.floor
+	}
 	if first := s.inflight.Front(); first != nil {
-		return min(first.Value.(*delta).object.ResourceVersion-1, s.version)
+		return first.Value.(*delta).object.ResourceVersion - 1
 	}
 	return s.version
 }
 
 func (s *stream) standing() Standing {
 	return Standing{
-		Name: s.Name(), Objects: len(s.objects), Pending: s.inflight.Len(),
-		Version: s.version, Mark: s.mark(), Synced: s.synced, Seen: s.seen, Held: s.held,
-		Failure: s.failure, Failures: s.failures,
+		Name: s.Name(), Objects: len(s.objects), Pending: s.inflight.Len(), Mark: s.mark(), Synced: s.synced,
+		Seen: s.seen, Held: s.waits, Failure: s.failure, Failures: s.failures,
 	}
 }

@@ -29,7 +29,7 @@ import (
 const (
 	defaultMaxPending = 50_000
 	defaultWorkers    = 4
-	drainTime         = 2 * time.Second // for what is pending when the watch stops
+	drainTime         = 1500 * time.Millisecond // for what is pending when the watch stops
 )
 
 // Options say what is watched and where the changes go.
@@ -73,7 +73,7 @@ type Watcher struct {
 	tracked map[string]bool
 	streams []*stream
 	queue   workqueue.TypedInterface[statesync.Key]
-	gate    *gate
+	gate    gate
 
 	mu      sync.Mutex // guards what follows, and the indexer and pipeline of every stream
 	pending map[statesync.Key][]*delta
@@ -87,6 +87,7 @@ type Watcher struct {
 type life struct {
 	statesync.Row
 	started time.Time // when the present run began; zero: not known
+	resumed bool      // it has been suspended before
 }
 
 // New returns a watcher; nothing is read before Run.
@@ -98,7 +99,7 @@ func New(o Options) (*Watcher, error) {
 		o.Workers = defaultWorkers
 	}
 	w := &Watcher{
-		opts: o, tracked: map[string]bool{}, gate: newGate(),
+		opts: o, tracked: map[string]bool{},
 		pending: map[statesync.Key][]*delta{}, lives: map[string]*life{},
 		pods: map[string]map[string]*workload.Object{},
 		queue: workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[statesync.Key]{
@@ -113,14 +114,19 @@ func New(o Options) (*Watcher, error) {
 	}
 	for _, s := range o.Streams {
 		if err := w.add(s); err != nil {
+			w.queue.ShutDown()
 			return nil, fmt.Errorf("stream %s: %w", s.Name(), err)
 		}
 	}
-	return w, errors.Join(w.describe()...)
+	if err := errors.Join(w.describe()...); err != nil {
+		w.queue.ShutDown()
+		return nil, err
+	}
+	return w, nil
 }
 
 func (w *Watcher) add(config Stream) (err error) {
-	s := &stream{Stream: config, w: w, objects: map[string]*workload.Object{}, inflight: list.New()}
+	s := &stream{Stream: config, w: w, objects: map[string]*held{}, inflight: list.New()}
 	s.pipe, err = w.opts.Registry.Pipeline(metrics.PipelineOptions{
 		Name: "watch", Target: config.Name(), Unit: "events", Lock: &w.mu, Queue: s.queued,
 	})
@@ -128,7 +134,7 @@ func (w *Watcher) add(config Stream) (err error) {
 	return err
 }
 
-// Run watches until ctx ends, then gives what is pending to the log, for two
+// Run watches until ctx ends, then gives what is pending to the log, for 1.5
 // seconds at most: the API server still has the rest.
 func (w *Watcher) Run(ctx context.Context) error {
 	var reflectors, workers errgroup.Group
@@ -159,38 +165,34 @@ func (w *Watcher) Streams() []Standing {
 	return out
 }
 
-// Pending returns how many events are read and not durable, and the bound.
-func (w *Watcher) Pending() (n, bound int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.total, w.opts.MaxPending
-}
-
 func (w *Watcher) describe() []error {
-	gauge := func(name, unit, help string, value func(Standing) float64) error {
+	series := func(name string, typ metrics.Type, unit, help string, value func(Standing) (float64, bool)) error {
 		return w.opts.Registry.Func(metrics.Desc{
-			Name: "outrider_stream_" + name, Datadog: "outrider.stream." + name, Type: metrics.GaugeType,
+			Name: "outrider_stream_" + name, Datadog: "outrider.stream." + name, Type: typ,
 			Help: help, Unit: unit, Tags: []string{"stream"}, Budget: 500,
 		}, func(yield func(metrics.Point)) {
 			for _, s := range w.Streams() {
-				yield(metrics.Point{Tags: []string{s.Name}, Value: value(s)})
+				if v, known := value(s); known {
+					yield(metrics.Point{Tags: []string{s.Name}, Value: v})
+				}
 			}
 		})
 	}
 	return []error{
-		gauge("objects", "objects", "Objects that the stream holds.", func(s Standing) float64 { return float64(s.Objects) }),
-		gauge("seen_age_seconds", "seconds", "Since the stream's last event or bookmark; bookmarks come about once a minute.", func(s Standing) float64 {
-			if s.Seen.IsZero() {
-				return 0
-			}
-			return w.opts.Now().Sub(s.Seen).Seconds()
-		}),
-		gauge("held", "bool", "1 while the stream waits at the gate because too much is pending.", func(s Standing) float64 {
-			if s.Held {
-				return 1
-			}
-			return 0
-		}),
-		gauge("resource_version", "version", "Low-water mark: every event at or below it is reduced and its changes are durable.", func(s Standing) float64 { return float64(s.Mark) }),
+		series("objects", metrics.GaugeType, "objects", "Objects that the stream holds.",
+			func(s Standing) (float64, bool) { return float64(s.Objects), true }),
+		series("seen_age_seconds", metrics.GaugeType, "seconds", "Since the stream's last event or bookmark; bookmarks come about once a minute.",
+			func(s Standing) (float64, bool) { return w.opts.Now().Sub(s.Seen).Seconds(), !s.Seen.IsZero() }),
+		series("held", metrics.GaugeType, "bool", "1 while the stream waits at the gate because too much is pending.",
+			func(s Standing) (float64, bool) {
+				if s.Held {
+					return 1, true
+				}
+				return 0, true
+			}),
+		series("low_water_version", metrics.GaugeType, "version", "Every event of the stream at or below this resourceVersion is reduced, and what follows from it is durable.",
+			func(s Standing) (float64, bool) { return float64(s.Mark), s.Synced }),
+		series("call_failures_total", metrics.CounterType, "calls", "Lists and watches that the API server did not answer or refused.",
+			func(s Standing) (float64, bool) { return float64(s.Failures), true }),
 	}
 }

@@ -2,6 +2,7 @@ package watch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -29,8 +30,7 @@ import (
 // source is a Source whose server is the test: it streams the list that the
 // test gives, then what the test sends.
 type source struct {
-	example runtime.Object
-	empty   runtime.Object // for bookmarks
+	empty runtime.Object // for bookmarks
 
 	mu      sync.Mutex
 	objects []runtime.Object // the list
@@ -41,10 +41,8 @@ type source struct {
 	fail    error // of the next calls
 }
 
-func (s *source) Example() runtime.Object { return s.example }
-
 func (s *source) List(context.Context, metav1.ListOptions) (runtime.Object, error) {
-	return nil, fmt.Errorf("this server streams lists")
+	return nil, errors.New("this server streams lists")
 }
 
 func (s *source) Watch(_ context.Context, o metav1.ListOptions) (kwatch.Interface, error) {
@@ -66,7 +64,8 @@ func (s *source) Watch(_ context.Context, o metav1.ListOptions) (kwatch.Interfac
 	return newProxy(s.current, s.stop), nil
 }
 
-// proxy is a watch that ends when it is stopped, as a real one does.
+// proxy is a watch that ends when it is stopped as client-go's does over
+// HTTP/2: now and then with an ERROR event, for the read that was broken.
 type proxy struct {
 	out  chan kwatch.Event
 	stop chan struct{}
@@ -74,7 +73,8 @@ type proxy struct {
 }
 
 func newProxy(in chan kwatch.Event, stop chan struct{}) *proxy {
-	p := &proxy{out: make(chan kwatch.Event), stop: stop}
+	p := &proxy{out: make(chan kwatch.Event, 1), stop: stop}
+	broken := kwatch.Event{Type: kwatch.Error, Object: &apierrors.NewInternalError(errors.New("http2: response body closed")).ErrStatus}
 	go func() {
 		defer close(p.out)
 		for {
@@ -86,9 +86,11 @@ func newProxy(in chan kwatch.Event, stop chan struct{}) *proxy {
 				select {
 				case p.out <- e:
 				case <-p.stop:
+					p.out <- broken
 					return
 				}
 			case <-p.stop:
+				p.out <- broken
 				return
 			}
 		}
@@ -229,13 +231,14 @@ type world struct {
 	pods, jobs *source
 	log        *record
 	reg        *metrics.Registry
+	stop       func() // and wait
 }
 
 func start(t *testing.T, edit func(*Options), listed ...runtime.Object) *world {
 	t.Helper()
 	x := &world{
-		pods: &source{example: &corev1.Pod{}, empty: &corev1.Pod{}, objects: listed, version: "100"},
-		jobs: &source{example: &batchv1.Job{}, empty: &batchv1.Job{}, version: "100"},
+		pods: &source{empty: &corev1.Pod{}, objects: listed, version: "100"},
+		jobs: &source{empty: &batchv1.Job{}, version: "100"},
 		log:  &record{}, reg: metrics.NewRegistry(),
 	}
 	o := Options{
@@ -253,11 +256,14 @@ func start(t *testing.T, edit func(*Options), listed ...runtime.Object) *world {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- x.w.Run(ctx) }()
-	t.Cleanup(func() {
+	x.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+	})
+	t.Cleanup(func() {
+		x.stop()
 		synctest.Wait()
 		for _, p := range x.reg.Pipelines() {
 			if balance, ok := p.Balance(); balance != 0 || !ok {
@@ -401,6 +407,61 @@ func TestASuspendedJobIsQueuedUntilItRunsAgain(t *testing.T) {
 	})
 }
 
+func TestAPodOfTheRunBeforeDoesNotResumeAJob(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := start(t, nil)
+		owned := ownedBy("j", "J")
+		created := func(second int64) func(*corev1.Pod) {
+			return func(p *corev1.Pod) { p.CreationTimestamp = metav1.Unix(1_800_000_000+second, 0) }
+		}
+		begun := func(second int64) func(*batchv1.Job) {
+			return func(j *batchv1.Job) { j.Status.StartTime = new(metav1.Unix(1_800_000_000+second, 0)) }
+		}
+		x.jobs.send(kwatch.Added, job("j", "J", 101, begun(1)))
+		synctest.Wait()
+		x.pods.send(kwatch.Added, pod("j-1", "P1", 102, "Running", owned, created(1)))
+		synctest.Wait()
+		// The stream of pods falls behind: the old pod looks as if it ran on.
+		x.jobs.send(kwatch.Modified, job("j", "J", 103, with(batchv1.JobSuspended, corev1.ConditionTrue)))
+		x.jobs.send(kwatch.Modified, job("j", "J", 106, with(batchv1.JobSuspended, corev1.ConditionFalse), begun(60)))
+		x.want(t, "J 1 >Queued", "J 2 Queued>Running", "J 3 Running>Queued Suspended")
+		x.pods.send(kwatch.Added, pod("j-2", "P2", 107, "Running", owned, created(60)))
+		x.want(t, "J 1 >Queued", "J 2 Queued>Running", "J 3 Running>Queued Suspended", "J 4 Queued>Running")
+	})
+}
+
+func TestAPodThatIsAdoptedKeepsItsStory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := start(t, nil)
+		owned := ownedBy("j", "J")
+		x.jobs.send(kwatch.Added, job("j", "J", 101))
+		x.pods.send(kwatch.Added, pod("p", "P", 102, "Running"))
+		x.pods.send(kwatch.Modified, pod("p", "P", 103, "Running", owned))
+		x.pods.send(kwatch.Modified, pod("p", "P", 104, "Succeeded", owned))
+		x.pods.send(kwatch.Deleted, pod("p", "P", 105, "Succeeded", owned))
+		synctest.Wait()
+		got := slices.DeleteFunc(x.log.story(), func(s string) bool { return s[0] != 'P' })
+		want := []string{"P 1 >Queued reconstructed", "P 2 Queued>Running", "P 3 Running>Succeeded Completed", "P gone"}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("story of the pod (-want +got)\n%s", diff)
+		}
+	})
+}
+
+func TestAnOrphanLeavesTheIndexOfItsOwner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := start(t, nil)
+		x.pods.send(kwatch.Added, pod("p", "P", 102, "Running", ownedBy("j", "J")))
+		x.pods.send(kwatch.Modified, pod("p", "P", 103, "Running"))
+		x.want(t, "P 1 >Queued reconstructed", "P 2 Queued>Running")
+		x.w.mu.Lock()
+		defer x.w.mu.Unlock()
+		if len(x.w.pods) != 0 {
+			t.Errorf("pods by owner: %v, want none", x.w.pods)
+		}
+	})
+}
+
 func TestTheGateHoldsTheWatchAndLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := start(t, func(o *Options) { o.MaxPending = 10 })
@@ -421,7 +482,10 @@ func TestTheGateHoldsTheWatchAndLosesNothing(t *testing.T) {
 		x.log.release()
 		synctest.Wait()
 		if got := x.pods.watches(); len(got) != 2 || got[1] != "110" {
-			t.Fatalf("watches opened: %q, want a second from 110", got)
+			t.Fatalf("watches of pods: %q, want a second from 110, and no list", got)
+		}
+		if got := x.jobs.watches(); len(got) != 2 || got[1] != "100" {
+			t.Fatalf("watches of jobs: %q, want a second from 100, and no list", got)
 		}
 		x.pods.send(kwatch.Added, pod("late", "u10", 111, "Pending"))
 		synctest.Wait()
@@ -448,20 +512,75 @@ func TestReasonsAloneAreToldWhenAskedFor(t *testing.T) {
 	}
 }
 
-func TestAStreamThatFailsSaysSo(t *testing.T) {
+func TestAStreamThatFailsSaysSoAndDeletesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		x := start(t, nil)
+		x := start(t, nil, pod("a", "u1", 50, "Pending"))
 		x.pods.mu.Lock()
-		x.pods.fail = apierrors.NewForbidden(corev1.Resource("pods"), "", fmt.Errorf("no"))
-		x.pods.current <- kwatch.Event{Type: kwatch.Error, Object: &apierrors.NewInternalError(fmt.Errorf("x")).ErrStatus}
+		x.pods.fail = apierrors.NewForbidden(corev1.Resource("pods"), "", errors.New("no"))
+		x.pods.current <- kwatch.Event{Type: kwatch.Error, Object: &apierrors.NewInternalError(errors.New("x")).ErrStatus}
 		x.pods.mu.Unlock()
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		s := x.w.Streams()[0]
-		if s.Failure == nil || s.Failures == 0 {
-			t.Errorf("failure %v after %d failures, want one", s.Failure, s.Failures)
+		if s.Failure == nil || s.Failures == 0 || s.Objects != 1 {
+			t.Errorf("failure %v after %d failures with %d objects, want one of several, and the object", s.Failure, s.Failures, s.Objects)
 		}
-		x.want(t) // forbidden is not a deletion
+		x.want(t, "u1 1 >Queued late")
+	})
+}
+
+func TestAServerThatRefusesIsWaitedForWithAnEyeOnTheStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := start(t, nil)
+		x.pods.mu.Lock()
+		x.pods.fail = apierrors.NewTooManyRequests("later", 1)
+		close(x.pods.current)
+		x.pods.mu.Unlock()
+		time.Sleep(time.Minute) // the back-off has grown
+		began := time.Now()
+		x.stop()
+		if took := time.Since(began); took > 100*time.Millisecond {
+			t.Errorf("took %s to stop, want an instant", took)
+		}
+	})
+}
+
+func TestTheMarkWaitsForAllOfAList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := start(t, nil, pod("a", "u1", 50, "Pending"), pod("b", "u2", 60, "Pending"))
+		x.log.mu.Lock()
+		x.log.hold = true
+		x.log.mu.Unlock()
+		x.pods.relist("200", pod("a", "u1", 150, "Running"))
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if s := x.w.Streams()[0]; s.Mark != 100 || s.Pending != 2 {
+			t.Errorf("mark %d with %d pending, want 100 with 2: the list at 200 is not durable", s.Mark, s.Pending)
+		}
+		x.log.release()
+		synctest.Wait()
+		if s := x.w.Streams()[0]; s.Mark != 200 {
+			t.Errorf("mark %d, want 200", s.Mark)
+		}
+	})
+}
+
+func TestAnEventThatCannotBeReadIsCountedAndListedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := start(t, nil)
+		bad := pod("a", "u1", 101, "Pending")
+		bad.ResourceVersion = "soon"
+		x.pods.mu.Lock()
+		x.pods.objects, x.pods.version = []runtime.Object{pod("a", "u1", 102, "Running")}, "102"
+		x.pods.mu.Unlock()
+		x.pods.send(kwatch.Added, bad)
+		time.Sleep(10 * time.Second)
+		x.want(t, "u1 1 >Queued reconstructed late", "u1 2 Queued>Running late")
+		for _, p := range x.reg.Pipelines() {
+			if p.Target == "pods" && p.Dropped["unreadable"] != 1 {
+				t.Errorf("dropped %v, want one unreadable", p.Dropped)
+			}
+		}
 	})
 }
 
@@ -471,8 +590,8 @@ func TestBookmarksKeepAStreamFresh(t *testing.T) {
 		time.Sleep(time.Minute)
 		x.pods.send(kwatch.Bookmark, bookmark(&corev1.Pod{}, "500", false))
 		synctest.Wait()
-		if s := x.w.Streams()[0]; !s.Seen.Equal(time.Now()) || s.Version != 500 || s.Mark != 500 {
-			t.Errorf("seen %s at version %d, mark %d; want now, 500, 500", s.Seen, s.Version, s.Mark)
+		if s := x.w.Streams()[0]; !s.Seen.Equal(time.Now()) || s.Mark != 500 {
+			t.Errorf("seen %s, mark %d; want now, 500", s.Seen, s.Mark)
 		}
 	})
 }

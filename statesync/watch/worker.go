@@ -44,7 +44,7 @@ func (w *Watcher) drain(ctx context.Context, key statesync.Key) {
 
 // reduce says what a delta causes; false when nothing is to be recorded.
 func (w *Watcher) reduce(d *delta) (statesync.Entry, bool) {
-	if d.stream.folds(d.object) {
+	if d.folded {
 		return w.reducePod(d)
 	}
 	o := d.object
@@ -71,6 +71,7 @@ func (w *Watcher) reduce(d *delta) (statesync.Entry, bool) {
 	for _, step := range steps {
 		changes = append(changes, w.change(d, l, step, d.stream.Kind.Resource, 0))
 	}
+	l.resumed = l.resumed || l.Suspended
 	l.Suspended, l.started = status.Suspended, o.Started
 	if pod, runs := w.runningPod(l); runs {
 		changes = append(changes, w.change(d, l, pod, d.stream.Kind.Resource, 0))
@@ -159,5 +160,5 @@ func (w *Watcher) forget(l *life) {
 }
 
 func (l *life) before() workload.Before {
-	return workload.Before{State: l.State, Reason: l.Reason, Suspended: l.Suspended, Started: l.started}
+	return workload.Before{State: l.State, Reason: l.Reason, Suspended: l.Suspended, Started: l.started, Resumed: l.resumed}
 }

@@ -1,8 +1,11 @@
 package workload
 
 import (
+	"fmt"
+
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/outrider-agent/outrider/statesync"
 )
@@ -17,7 +20,25 @@ import (
 //     from Running.
 //   - A Job is Queued until one of its pods has run (see [Steps]).
 
-func reduceJob(j *batchv1.Job) (*Object, error) {
+// jobKind is the kind's entry in the table. Read-only.
+var jobKind = Kind{
+	Name: "Job", Group: "batch", Version: "v1", Resource: "jobs", Folds: true,
+	Object: func() runtime.Object { return &batchv1.Job{} },
+	List:   func() runtime.Object { return &batchv1.JobList{} },
+	reduce: reduceJob, trim: trimJob, assess: assessJob,
+}
+
+func trimJob(obj runtime.Object) {
+	if j, ok := obj.(*batchv1.Job); ok {
+		j.Spec, j.ManagedFields, j.Annotations = batchv1.JobSpec{Suspend: j.Spec.Suspend}, nil, nil
+	}
+}
+
+func reduceJob(obj runtime.Object) (*Object, error) {
+	j, ok := obj.(*batchv1.Job)
+	if !ok {
+		return nil, fmt.Errorf("reduce Job: got %T", obj)
+	}
 	o, err := reduceMeta("Job", &j.ObjectMeta)
 	if err != nil {
 		return nil, err

@@ -81,7 +81,7 @@ func TestJob(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			o, err := Reduce(tt.job)
+			o, err := jobKind.Reduce(tt.job)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -138,8 +138,8 @@ func TestSteps(t *testing.T) {
 }
 
 func TestPodRuns(t *testing.T) {
-	live := &Object{Phase: "Running", Containers: []Container{{Running: true, Started: at(7)}}}
-	leaving := &Object{Phase: "Running", DeleteRequested: at(8), Containers: []Container{{Running: true, Started: at(7)}}}
+	live := &Object{Phase: "Running", Created: at(6), Containers: []Container{{Started: at(7)}}}
+	leaving := &Object{Phase: "Running", DeleteRequested: at(8), Containers: []Container{{Started: at(7)}}}
 	over := &Object{Phase: "Succeeded", Containers: []Container{{Terminated: true, Started: at(7), Finished: at(8)}}}
 	tests := []struct {
 		name  string
@@ -155,6 +155,9 @@ func TestPodRuns(t *testing.T) {
 		{"an ended job is not moved", Before{State: statesync.Succeeded}, live, false},
 		{"a pod does not start a job that was not seen", Before{}, live, false},
 		{"a pod that ran and ended in this run moves the job", Before{State: statesync.Queued, Started: at(6)}, over, true},
+		{"one that still runs from before the resume does not", Before{State: statesync.Queued, Resumed: true, Started: at(9)}, live, false},
+		{"one created after the resume moves the job", Before{State: statesync.Queued, Resumed: true, Started: at(5)}, live, true},
+		{"clocks that differ do not matter to a job never suspended", Before{State: statesync.Queued, Started: at(9)}, live, true},
 		{"one that ran before the job was resumed does not", Before{State: statesync.Queued, Started: at(9)}, over, false},
 	}
 	for _, tt := range tests {

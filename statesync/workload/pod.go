@@ -5,6 +5,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/outrider-agent/outrider/statesync"
 )
@@ -17,7 +18,25 @@ import (
 //   - The reason is the most telling one: what waits while it is queued or
 //     running, what ended it when it has ended.
 
-func reducePod(p *corev1.Pod) (*Object, error) {
+// podKind is the kind's entry in the table. Read-only.
+var podKind = Kind{
+	Name: "Pod", Version: "v1", Resource: "pods",
+	Object: func() runtime.Object { return &corev1.Pod{} },
+	List:   func() runtime.Object { return &corev1.PodList{} },
+	reduce: reducePod, trim: trimPod, assess: assessPod,
+}
+
+func trimPod(obj runtime.Object) {
+	if p, ok := obj.(*corev1.Pod); ok {
+		p.Spec, p.ManagedFields, p.Annotations = corev1.PodSpec{}, nil, nil
+	}
+}
+
+func reducePod(obj runtime.Object) (*Object, error) {
+	p, ok := obj.(*corev1.Pod)
+	if !ok {
+		return nil, fmt.Errorf("reduce Pod: got %T", obj)
+	}
 	o, err := reduceMeta("Pod", &p.ObjectMeta)
 	if err != nil {
 		return nil, err
@@ -45,14 +64,14 @@ func reduceContainer(s *corev1.ContainerStatus, init bool) Container {
 	case s.State.Waiting != nil:
 		c.Waiting, c.WaitingMessage = s.State.Waiting.Reason, s.State.Waiting.Message
 	case s.State.Running != nil:
-		c.Running, c.Started = true, s.State.Running.StartedAt.Time
+		c.Started = s.State.Running.StartedAt.Time
 	case s.State.Terminated != nil:
 		t := s.State.Terminated
 		c.Terminated, c.Reason, c.ExitCode = true, t.Reason, t.ExitCode
 		c.Started, c.Finished = t.StartedAt.Time, t.FinishedAt.Time
 	}
 	if t := s.LastTerminationState.Terminated; t != nil {
-		c.LastReason, c.LastExitCode, c.LastStart, c.LastEnd = t.Reason, t.ExitCode, t.StartedAt.Time, t.FinishedAt.Time
+		c.LastReason, c.LastExitCode, c.LastStart = t.Reason, t.ExitCode, t.StartedAt.Time
 	}
 	return c
 }
@@ -114,7 +133,10 @@ func podFailed(o *Object) Status {
 		}
 	}
 	if d, ok := disruption(o); ok {
-		d.ExitCode, d.Occurred = s.ExitCode, s.Occurred
+		d.ExitCode = s.ExitCode
+		if !s.Occurred.IsZero() {
+			d.Occurred = s.Occurred
+		}
 		return d
 	}
 	if o.Reason != "" {

@@ -152,7 +152,7 @@ func TestPod(t *testing.T) {
 		{
 			"an evicted pod has failed, though it is being deleted",
 			pod("Failed", status("Evicted", "low on memory"), disrupted(corev1.PodReasonTerminationByKubelet), deleting(5)),
-			Status{State: failed, Reason: "Evicted", Message: "low on memory"},
+			Status{State: failed, Reason: "Evicted", Message: "low on memory", Occurred: at(4)},
 		},
 		{
 			"a preempted pod has failed",
@@ -177,7 +177,7 @@ func TestPod(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			o, err := Reduce(tt.pod)
+			o, err := podKind.Reduce(tt.pod)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -219,7 +219,7 @@ func TestRemoved(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			o, err := Reduce(tt.pod)
+			o, err := podKind.Reduce(tt.pod)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -233,10 +233,10 @@ func TestRemoved(t *testing.T) {
 func TestReduceNamesWhatItCannotRead(t *testing.T) {
 	p := pod("Pending")
 	p.ResourceVersion = "soon"
-	if _, err := Reduce(p); err == nil || err.Error() != `reduce Pod load/p: resourceVersion "soon", want a whole number` {
+	if _, err := podKind.Reduce(p); err == nil || err.Error() != `reduce Pod load/p: resourceVersion "soon", want a whole number` {
 		t.Errorf("got %v", err)
 	}
-	if _, err := Reduce(&corev1.Node{}); err == nil {
+	if _, err := podKind.Reduce(&corev1.Node{}); err == nil {
 		t.Error("a Node was reduced, want an error")
 	}
 }

@@ -14,6 +14,7 @@ type Before struct {
 	Reason    string
 	Suspended bool
 	Started   time.Time // when the workload, as last seen, began its present run; zero: not known
+	Resumed   bool      // it has been suspended before
 }
 
 // Steps returns the changes that lead from before to now, in order; none when
@@ -58,11 +59,16 @@ func ran(o *Object, end Status) (time.Time, bool) {
 
 // PodRuns says where a pod moves the workload it folds into: to Running, from
 // Queued alone, unless it is suspended. A pod never starts a workload and
-// never ends one. One on its way out moves nothing, and one that has ended
-// only if it belongs to the present run: the finished pods of a Job outlive
-// its suspension.
+// never ends one. One on its way out moves nothing.
+//
+// After a resume, the pods of the run before may still be around, running as
+// far as their own stream has come: one created before the present run moves
+// nothing. Neither does one that has ended and did not start in this run.
 func PodRuns(owner Before, pod *Object) (Status, bool) {
 	if owner.State != statesync.Queued || owner.Suspended || !pod.DeleteRequested.IsZero() {
+		return Status{}, false
+	}
+	if owner.Resumed && pod.Created.Before(owner.Started) {
 		return Status{}, false
 	}
 	running := Status{State: statesync.Running, Occurred: firstStart(pod)}

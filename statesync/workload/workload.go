@@ -1,6 +1,6 @@
 // Package workload holds the rules that turn Kubernetes objects into workload states: pure functions, no I/O.
 //
-// An object is first reduced to what the rules read ([Reduce]), then a kind's
+// An object is first reduced to what the rules read ([Kind.Reduce]), then a kind's
 // rule says where the workload stands ([Assess]), and [Steps] says which
 // changes lead there from where it stood before.
 package workload
@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"time"
 
-	batchv1 "k8s.io/api/batch/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
@@ -53,18 +51,17 @@ type Condition struct {
 // A Container is one entry of a Pod's container statuses, init containers
 // first.
 type Container struct {
-	Name               string
-	Init               bool
-	Waiting            string // reason; empty: it does not wait
-	WaitingMessage     string
-	Running            bool
-	Terminated         bool
-	Reason             string // of the termination
-	ExitCode           int32
-	Started, Finished  time.Time // of the present run
-	LastReason         string    // of the termination before
-	LastExitCode       int32
-	LastStart, LastEnd time.Time
+	Name              string
+	Init              bool
+	Waiting           string // reason; empty: it does not wait
+	WaitingMessage    string
+	Terminated        bool
+	Reason            string // of the termination
+	ExitCode          int32
+	Started, Finished time.Time // of the present run
+	LastReason        string    // of the termination before
+	LastExitCode      int32
+	LastStart         time.Time
 }
 
 // Ref names the workload that the object is.
@@ -86,7 +83,8 @@ type Status struct {
 	Reconstructed bool
 }
 
-// A Kind is one kind of workload that the rules know.
+// A Kind is one kind of workload that the rules know. To add one, write its
+// file and its line in [Kinds].
 type Kind struct {
 	Name     string // Pod
 	Group    string // batch; empty for the core group
@@ -94,25 +92,34 @@ type Kind struct {
 	Resource string // pods
 	Folds    bool   // pods whose controller it is tell its story, not one of their own
 
+	Object func() runtime.Object // an empty one, of the type that reduce takes
+	List   func() runtime.Object // an empty list of them
+
+	reduce func(runtime.Object) (*Object, error)
+	trim   func(runtime.Object) // drops what reduce does not read
 	assess func(*Object) Status
 }
 
 // Kinds are the kinds that the rules know, by name. Read-only.
-var Kinds = map[string]Kind{
-	"Pod": {Name: "Pod", Version: "v1", Resource: "pods", assess: assessPod},
-	"Job": {Name: "Job", Group: "batch", Version: "v1", Resource: "jobs", Folds: true, assess: assessJob},
+var Kinds = map[string]Kind{"Pod": podKind, "Job": jobKind}
+
+// Reduce returns what the rules read of an object of the kind. Nothing in the
+// result refers to obj's memory but strings and labels.
+func (k Kind) Reduce(obj any) (*Object, error) {
+	ro, ok := obj.(runtime.Object)
+	if !ok {
+		return nil, fmt.Errorf("reduce %s: got %T, want an object", k.Name, obj)
+	}
+	return k.reduce(ro)
 }
 
-// Reduce returns what the rules read of a Kubernetes object. Nothing in the
-// result refers to obj's memory but strings and labels.
-func Reduce(obj runtime.Object) (*Object, error) {
-	switch o := obj.(type) {
-	case *corev1.Pod:
-		return reducePod(o)
-	case *batchv1.Job:
-		return reduceJob(o)
+// Trim drops from an object what Reduce does not read, in place. It is a
+// cache.TransformFunc.
+func (k Kind) Trim(obj any) (any, error) {
+	if ro, ok := obj.(runtime.Object); ok {
+		k.trim(ro)
 	}
-	return nil, fmt.Errorf("reduce object: got %T, want a Pod or a Job", obj)
+	return obj, nil
 }
 
 // Assess says where the workload that o is stands by itself, its pods left
@@ -180,16 +187,4 @@ func timeOf(t *metav1.Time) time.Time {
 		return time.Time{}
 	}
 	return t.Time
-}
-
-// Trim drops from a Kubernetes object what [Reduce] does not read, in place.
-// It is a cache.TransformFunc.
-func Trim(obj any) (any, error) {
-	switch o := obj.(type) {
-	case *corev1.Pod:
-		o.Spec, o.ManagedFields, o.Annotations = corev1.PodSpec{}, nil, nil
-	case *batchv1.Job:
-		o.Spec, o.ManagedFields, o.Annotations = batchv1.JobSpec{Suspend: o.Spec.Suspend}, nil, nil
-	}
-	return obj, nil
 }
