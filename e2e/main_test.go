@@ -223,6 +223,11 @@ func startAgent(t *testing.T, dir, config string) *agent {
 		}
 	})
 	waitFor(t, 30*time.Second, "/readyz to answer 200", func() bool {
+		select {
+		case err := <-a.end:
+			t.Fatalf("the agent ended with %v; is another one running?", err)
+		default:
+		}
 		code, _ := get("http://127.0.0.1:9610/readyz")
 		return code == 200
 	})

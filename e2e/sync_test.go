@@ -132,11 +132,12 @@ func (l *load) create(ctx context.Context, t *testing.T, name string) {
 }
 
 func (l *load) saw(ctx context.Context, t *testing.T, pod *corev1.Pod) {
+	plan, mine := l.plans[pod.Name]
 	phase := pod.Status.Phase
-	done := phase == corev1.PodSucceeded || phase == corev1.PodFailed || l.plans[pod.Name].cut && phase == corev1.PodRunning
+	done := phase == corev1.PodSucceeded || phase == corev1.PodFailed || plan.cut && phase == corev1.PodRunning
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !done || pod.DeletionTimestamp != nil || l.deleted[pod.UID] {
+	if !mine || !done || pod.DeletionTimestamp != nil || l.deleted[pod.UID] {
 		return
 	}
 	l.deleted[pod.UID] = true

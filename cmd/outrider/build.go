@@ -1,19 +1,20 @@
 package main
 
 import (
-	"fmt"
 	"runtime"
 	"strings"
 )
 
-// build says what the binary was built from.
+// build says what the binary was built from; empty when it does not know.
 func build() string {
-	parts := []string{}
+	var parts []string
 	if commit != "" {
 		parts = append(parts, "commit "+commit[:min(12, len(commit))])
 	}
 	if date != "" {
 		parts = append(parts, date)
 	}
-	return strings.Join(append(parts, fmt.Sprintf("%s %s/%s", runtime.Version(), runtime.GOOS, runtime.GOARCH)), ", ")
+	return strings.Join(parts, ", ")
 }
+
+func platform() string { return runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -51,6 +52,7 @@ func rootCommand() *cobra.Command {
 		Short: "Tells a platform about every state change of its Kubernetes workloads, and shows how it does",
 		Example: `  outrider config check -c outrider.yaml
   outrider run -c outrider.yaml`,
+		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
@@ -61,9 +63,7 @@ func rootCommand() *cobra.Command {
 		return usageError(fmt.Errorf("%w; see %s --help", err, c.CommandPath()))
 	})
 	root.AddCommand(runCommand(), configCommand(), versionCommand())
-	for _, c := range append(root.Commands(), root) {
-		strictArgs(c)
-	}
+	strictArgs(root)
 	return root
 }
 
@@ -80,9 +80,7 @@ func strictArgs(c *cobra.Command) {
 		return nil
 	}
 	for _, sub := range c.Commands() {
-		if sub != c {
-			strictArgs(sub)
-		}
+		strictArgs(sub)
 	}
 }
 
@@ -93,7 +91,7 @@ func versionCommand() *cobra.Command {
 		Example: "  outrider version",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(c.OutOrStdout(), "outrider %s (%s)\n", version, build())
+			_, err := fmt.Fprintf(c.OutOrStdout(), "outrider %s (%s)\n", version, strings.TrimPrefix(build()+", "+platform(), ", "))
 			return err
 		},
 	}

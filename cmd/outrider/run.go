@@ -86,6 +86,7 @@ func runAgent(ctx context.Context, s *settings) (err error) {
 		return err
 	}
 	log.Info("outrider starts", "version", version, "service", s.Service, "configuration", s.Path)
+	defer context.AfterFunc(ctx, func() { log.Info("outrider stops", "cause", context.Cause(ctx)) })()
 	if err := a.Run(ctx); err != nil {
 		return err
 	}

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/outrider-agent/outrider/agent/config"
@@ -20,6 +23,9 @@ type Config struct {
 	MaxPending int           `yaml:"max_pending" default:"50000"`
 	Sinks      []config.Item `yaml:"sinks" required:"true"`
 }
+
+// namespaceName is how Kubernetes names namespaces (RFC 1123 label). Read-only.
+var namespaceName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 // SinksKey is the path of the list of sinks, under which their kinds are
 // given to the configuration.
@@ -45,10 +51,15 @@ func (c *Config) Validate() error {
 	}
 	for i, ns := range c.Namespaces {
 		key := fmt.Sprintf("namespaces[%d]", i)
-		if ns == "" {
-			bad(key, "an empty name", "a namespace; for all of them, leave namespaces out")
+		if !namespaceName.MatchString(ns) {
+			bad(key, strconv.Quote(ns), "the name of a namespace; for all of them, leave namespaces out")
 		} else if slices.Index(c.Namespaces, ns) != i {
 			bad(key, ns+" a second time", "each namespace once")
+		}
+	}
+	if c.Kubeconfig != "" {
+		if _, err := os.Stat(string(c.Kubeconfig)); err != nil {
+			bad("kubeconfig", errors.Unwrap(err).Error()+": "+string(c.Kubeconfig), "a readable file; empty for in-cluster, then ~/.kube/config")
 		}
 	}
 	if c.MaxPending < 100 {

@@ -157,6 +157,7 @@ func (c *Controller) Run(ctx context.Context) (err error) {
 		if err != nil || ctx.Err() != nil {
 			return err
 		}
+		c.warnOfMissing(ctx)
 		return c.watch(ctx, cluster, epoch)
 	})
 	err = group.Wait()
@@ -188,6 +189,17 @@ func (c *Controller) identify(ctx context.Context) (cluster string, epoch int64,
 		case <-time.After(wait):
 		case <-ctx.Done():
 			return "", 0, nil // a stop is no error
+		}
+	}
+}
+
+// warnOfMissing says which namespaces do not exist. They may come; more often
+// they are misspelt.
+func (c *Controller) warnOfMissing(ctx context.Context) {
+	for _, ns := range c.opts.Config.Namespaces {
+		// Without permission to ask there is nothing to say.
+		if missing, err := c.client.Missing(ctx, ns); err == nil && missing {
+			c.opts.Logger.Warn("namespace does not exist; its workloads are watched once it does", "namespace", ns)
 		}
 	}
 }

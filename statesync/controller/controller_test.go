@@ -24,7 +24,9 @@ func TestConfig(t *testing.T) {
 		{"a kind that is not known", Config{Kinds: []string{"Pod", "Jobs"}, Sinks: sinks}, "kinds[1]: got Jobs, want one of Job, Pod"},
 		{"a kind twice", Config{Kinds: []string{"Pod", "Pod"}, Sinks: sinks}, "kinds[1]: got Pod a second time, want each kind once"},
 		{"a namespace twice", Config{Namespaces: []string{"a", "a"}, Sinks: sinks}, "namespaces[1]: got a a second time, want each namespace once"},
-		{"an empty namespace", Config{Namespaces: []string{""}, Sinks: sinks}, "namespaces[0]: got an empty name, want a namespace; for all of them, leave namespaces out"},
+		{"an empty namespace", Config{Namespaces: []string{""}, Sinks: sinks}, `namespaces[0]: got "", want the name of a namespace; for all of them, leave namespaces out`},
+		{"a pattern for a namespace", Config{Namespaces: []string{"*"}, Sinks: sinks}, `namespaces[0]: got "*", want the name of a namespace; for all of them, leave namespaces out`},
+		{"a kubeconfig that is not there", Config{Kubeconfig: "/no/such", Sinks: sinks}, "kubeconfig: got no such file or directory: /no/such, want a readable file; empty for in-cluster, then ~/.kube/config"},
 		{"no sinks", Config{}, "sinks: got none, want at least one sink, to which changes go"},
 		{"a bound too small to work with", Config{MaxPending: 9, Sinks: sinks}, "max_pending: got 9, want 100 or more"},
 		{

@@ -61,6 +61,9 @@ func (c *Controller) checkLedger(context.Context) verdict.Result {
 	if since, err := c.ledger.Failure(); err != nil {
 		return ledgerFailure(since, err, c.opts.Now())
 	}
+	if err := c.ledger.Intact(); err != nil {
+		return verdict.Result{Status: verdict.Fail, Message: err.Error() + "; stop the agent, put it back or start with an empty data directory"}
+	}
 	head, _ := c.ledger.Head()
 	value := float64(head)
 	return verdict.Result{Status: verdict.Pass, Message: fmt.Sprintf("%d changes recorded", head), Value: &value, Unit: "changes"}

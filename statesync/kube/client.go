@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 
@@ -60,7 +61,28 @@ func (c *Client) ClusterID(ctx context.Context) (string, error) {
 	case apierrors.IsForbidden(err):
 		return c.fingerprint()
 	}
-	return "", fmt.Errorf("identify cluster at %s: %w", c.config.Host, err)
+	return "", fmt.Errorf("identify cluster at %s: %w", c.config.Host, withoutURL(err))
+}
+
+// Missing reports whether the cluster says that it has no such namespace.
+func (c *Client) Missing(ctx context.Context, namespace string) (bool, error) {
+	core, err := c.rest(schema.GroupVersion{Version: "v1"})
+	if err != nil {
+		return false, err
+	}
+	err = core.Get().Resource("namespaces").Name(namespace).Do(ctx).Error()
+	if apierrors.IsNotFound(err) {
+		return true, nil
+	}
+	return false, withoutURL(err)
+}
+
+// withoutURL takes the long address out of what went wrong with a request.
+func withoutURL(err error) error {
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		return u.Err
+	}
+	return err
 }
 
 // rest returns a client of one API group that speaks protobuf.

@@ -42,7 +42,7 @@ func (c *Collection) List(ctx context.Context, o metav1.ListOptions) (runtime.Ob
 		NamespaceIfScoped(c.namespace, c.namespace != "").Resource(c.resource).
 		VersionedParams(&o, scheme.ParameterCodec).Do(ctx).Into(into)
 	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", c.resource, err)
+		return nil, fmt.Errorf("list %s: %w", c.resource, withoutURL(err))
 	}
 	return into, nil
 }
@@ -54,7 +54,7 @@ func (c *Collection) Watch(ctx context.Context, o metav1.ListOptions) (watch.Int
 		NamespaceIfScoped(c.namespace, c.namespace != "").Resource(c.resource).
 		VersionedParams(&o, scheme.ParameterCodec).Watch(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("watch %s: %w", c.resource, err)
+		return nil, fmt.Errorf("watch %s: %w", c.resource, withoutURL(err))
 	}
 	return w, nil
 }

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -50,6 +51,7 @@ type Options struct {
 type Ledger struct {
 	opts    Options
 	path    string
+	file    os.FileInfo   // of the file at path when it was opened
 	slots   chan struct{} // one taken for each waiting entry: the bound
 	more    chan struct{} // holds one token when there may be work for the committer
 	stopped chan struct{} // closed when nothing is taken any more
@@ -106,9 +108,25 @@ func Open(o Options) (*Ledger, error) {
 	return l, nil
 }
 
+// Intact returns an error when the file is no longer where it was opened: what
+// is recorded now would be gone with the process.
+func (l *Ledger) Intact() error {
+	now, err := os.Stat(l.path)
+	if err != nil {
+		return fmt.Errorf("the ledger was taken away: %w", err)
+	}
+	if !os.SameFile(now, l.file) {
+		return fmt.Errorf("the ledger was replaced: %s is another file now", l.path)
+	}
+	return nil
+}
+
 func (l *Ledger) open() (err error) {
 	if l.writer, err = openConn(l.path); err != nil {
 		return err
+	}
+	if l.file, err = os.Stat(l.path); err != nil {
+		return closeAfter(l.writer, err)
 	}
 	if err := migrate(l.writer); err != nil {
 		return closeAfter(l.writer, err)

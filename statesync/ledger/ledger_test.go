@@ -318,6 +318,31 @@ func TestGoneWorkloadKeepsItsLinks(t *testing.T) {
 	}
 }
 
+func TestALedgerThatIsTakenAwayIsNoticed(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	l := open(t, dir)
+	if err := l.Intact(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, File)
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v, want 0600: the ledger names people's workloads", info.Mode(), err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Intact(); err == nil || !strings.Contains(err.Error(), "was taken away") {
+		t.Errorf("got %v, want that it was taken away", err)
+	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Intact(); err == nil || !strings.Contains(err.Error(), "was replaced") {
+		t.Errorf("got %v, want that it was replaced", err)
+	}
+}
+
 func TestIdentify(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

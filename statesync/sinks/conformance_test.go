@@ -126,9 +126,10 @@ func TestWebhookConfigRefuses(t *testing.T) {
 	}{
 		{"nothing but an address", "webhook: {url: https://platform.example/changes}", ""},
 		{"no address", "webhook: {}", "url"},
-		{"an address of another scheme", "webhook: {url: 'ftp://platform.example/T0PSECRET'}", "url: got not a web address"},
-		{"an address without a host", "webhook: {url: 'http:///T0PSECRET'}", "url: got not a web address"},
-		{"an address that is none", "webhook: {url: 'http://[T0PSECRET'}", "url: got not a web address"},
+		{"an address of another scheme", "webhook: {url: 'ftp://platform.example/T0PSECRET'}", "url: got an address that does not begin with http:// or https://"},
+		{"an address without a host", "webhook: {url: 'http:///T0PSECRET'}", "url: got an address without a host"},
+		{"an address that is none", "webhook: {url: 'http://[T0PSECRET'}", "url: got what is no web address"},
+		{"a port that cannot be", "webhook: {url: 'http://platform.example:1808000/T0PSECRET'}", "url: got port 1808000"},
 		{"no time at all", "webhook: {url: 'http://h', timeout: 0s}", "timeout"},
 		{"no delivery at once", "webhook: {url: 'http://h', concurrency: 0}", "concurrency"},
 		{"too many at once", "webhook: {url: 'http://h', concurrency: 1025}", "concurrency"},

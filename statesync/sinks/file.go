@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/outrider-agent/outrider/agent/config"
 	"github.com/outrider-agent/outrider/statesync"
 )
@@ -25,30 +27,71 @@ func (c *FileConfig) Target() string { return filepath.Clean(string(c.Path)) }
 
 // Open implements [Builder]. It makes the file if there is none, and takes
 // away a last line that was not finished: its change was not acknowledged and
-// is written again.
+// is written again. A file that another process has open for changes is an
+// error.
 func (c *FileConfig) Open(string) (statesync.Sink, error) {
-	_, statErr := os.Stat(string(c.Path))
-	f, err := os.OpenFile(string(c.Path), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
+	s := &fileSink{path: string(c.Path)}
+	if err := s.open(); err != nil {
 		return nil, err
-	}
-	s := &fileSink{f: f}
-	if err = mayAppend(f); err == nil {
-		s.size, err = cutTornLine(f)
-	}
-	if err == nil && errors.Is(statErr, os.ErrNotExist) {
-		err = syncDir(filepath.Dir(string(c.Path)))
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
 	}
 	return s, nil
 }
 
 type fileSink struct {
-	f    *os.File
-	size int64 // up to where the file is acknowledged
+	path string
+	f    *os.File // nil after it could not be opened again
+	size int64    // up to where the file is acknowledged
 	buf  bytes.Buffer
+}
+
+func (s *fileSink) open() error {
+	_, statErr := os.Stat(s.path)
+	f, err := os.OpenFile(s.path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		err = fmt.Errorf("%s is in use by another agent (%w): give each a file of its own", s.path, err)
+	}
+	if err == nil {
+		err = mayAppend(f)
+	}
+	if err == nil {
+		s.size, err = cutTornLine(f)
+	}
+	if err == nil && errors.Is(statErr, os.ErrNotExist) {
+		err = syncDir(filepath.Dir(s.path))
+	}
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	s.f = f
+	return nil
+}
+
+// follow looks whether somebody else has touched the file. One that was moved
+// away or removed is opened anew under its name, so that rotation by renaming
+// works; one that was cut or written to is gone on with after its last whole
+// line.
+func (s *fileSink) follow() error {
+	if s.f != nil {
+		now, err := os.Stat(s.path)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		have, err := s.f.Stat()
+		if err != nil {
+			return err
+		}
+		if now != nil && os.SameFile(now, have) && now.Size() == s.size {
+			return nil
+		}
+		f := s.f
+		if s.f = nil; f.Close() != nil {
+			return fmt.Errorf("close %s after it was moved or changed", s.path)
+		}
+	}
+	return s.open()
 }
 
 // Ordered implements [statesync.OrderedSink].
@@ -65,6 +108,9 @@ func (s *fileSink) Deliver(_ context.Context, ds []statesync.Delivery) error {
 		s.buf.Write(line)
 		s.buf.WriteByte('\n')
 	}
+	if err := s.follow(); err != nil {
+		return &statesync.SinkError{Cause: "open", Err: err}
+	}
 	n, err := s.f.WriteAt(s.buf.Bytes(), s.size)
 	if err == nil {
 		err = s.f.Sync()
@@ -79,7 +125,12 @@ func (s *fileSink) Deliver(_ context.Context, ds []statesync.Delivery) error {
 }
 
 // Close implements [io.Closer].
-func (s *fileSink) Close() error { return s.f.Close() }
+func (s *fileSink) Close() error {
+	if s.f == nil {
+		return nil
+	}
+	return s.f.Close()
+}
 
 // eventStart is how every line of ours begins.
 const eventStart = `{"specversion":`

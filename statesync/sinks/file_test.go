@@ -87,6 +87,59 @@ func TestFileThatIsNotOursIsLeftAlone(t *testing.T) {
 	}
 }
 
+func TestFileFollowsWhatOthersDoToIt(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		touch func(path string) error
+		want  int // changes in the file at last, of two
+	}{
+		"moved away, as logrotate does":    {func(p string) error { return os.Rename(p, p+".1") }, 1},
+		"removed":                          {os.Remove, 1},
+		"emptied, as copytruncate does":    {func(p string) error { return os.Truncate(p, 0) }, 1},
+		"cut in the middle of a line":      {func(p string) error { return os.Truncate(p, 30) }, 1},
+		"written to without a line's end":  {func(p string) error { return appendTo(p, "mine") }, 2},
+		"replaced by another file of ours": {func(p string) error { return errors.Join(os.Remove(p), appendTo(p, "")) }, 1},
+		"left alone":                       {func(string) error { return nil }, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "changes.jsonl")
+			s := openFile(t, path)
+			for i := range int64(2) {
+				if err := s.Deliver(t.Context(), []statesync.Delivery{delivery("a", i+1)}); err != nil {
+					t.Fatal(err)
+				}
+				if i == 0 {
+					if err := tt.touch(path); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if ids := idsIn(t, path); len(ids) != tt.want || ids[len(ids)-1] != delivery("a", 2).ID {
+				t.Errorf("changes %q, want %d, the second last", ids, tt.want)
+			}
+		})
+	}
+}
+
+func TestFileBelongsToOneAgent(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "changes.jsonl")
+	openFile(t, path)
+	if s, err := (&FileConfig{Path: config.Path(path)}).Open(""); err == nil || !strings.Contains(err.Error(), "is in use by another agent") {
+		t.Errorf("opened twice: %v, %v", s, err)
+	}
+}
+
+func appendTo(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}
+
 func TestFileGoesOnWhereItStopped(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "changes.jsonl")

@@ -45,10 +45,9 @@ type WebhookConfig struct {
 
 // Validate implements the configuration's check.
 func (c *WebhookConfig) Validate() error {
-	u, err := url.Parse(c.URL.Text())
 	var errs []error
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		errs = append(errs, &config.FieldError{Key: "url", Got: "not a web address", Want: "an address such as https://platform.example/changes"})
+	if got := wrongAddress(c.URL.Text()); got != "" {
+		errs = append(errs, &config.FieldError{Key: "url", Got: got, Want: "an address such as https://platform.example/changes"})
 	}
 	if c.Timeout <= 0 {
 		errs = append(errs, &config.FieldError{Key: "timeout", Got: c.Timeout.String(), Want: "more than 0s"})
@@ -60,6 +59,25 @@ func (c *WebhookConfig) Validate() error {
 		errs = append(errs, &config.FieldError{Key: "secret_file", Got: err.Error(), Want: "base64 of a key after whsec_"})
 	}
 	return errors.Join(errs...)
+}
+
+// wrongAddress says what is wrong with a receiver's address, without quoting
+// it: it may hold a token.
+func wrongAddress(text string) string {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil:
+		return "what is no web address"
+	case u.Scheme != "http" && u.Scheme != "https":
+		return "an address that does not begin with http:// or https://"
+	case u.Hostname() == "":
+		return "an address without a host"
+	case u.Port() != "":
+		if port, err := strconv.Atoi(u.Port()); err != nil || port < 1 || port > 65535 {
+			return "port " + u.Port()
+		}
+	}
+	return ""
 }
 
 // Open implements [Builder].

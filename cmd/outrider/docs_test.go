@@ -1,0 +1,40 @@
+package main
+
+import (
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/outrider-agent/outrider/agent/config"
+	"github.com/outrider-agent/outrider/statesync/controller"
+	"github.com/outrider-agent/outrider/statesync/sinks"
+)
+
+// TestEveryKeyIsDocumented wants a line in docs/config.md for every key that
+// the configuration takes.
+func TestEveryKeyIsDocumented(t *testing.T) {
+	b, err := os.ReadFile("../../docs/config.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	structs := []any{config.File{}, config.Listen{}, controller.Config{}}
+	for _, kind := range sinks.Kinds() {
+		structs = append(structs, kind())
+	}
+	for _, s := range structs {
+		typ := reflect.TypeOf(s)
+		if typ.Kind() == reflect.Pointer {
+			typ = typ.Elem()
+		}
+		for i := range typ.NumField() {
+			key := typ.Field(i).Tag.Get("yaml")
+			if key == "" || key == "listen" || key == "log" {
+				continue
+			}
+			if !strings.Contains(string(b), "| `"+key+"` |") {
+				t.Errorf("docs/config.md has no line for %s of %s", key, typ)
+			}
+		}
+	}
+}
