@@ -27,8 +27,8 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 		if typ.Kind() == reflect.Pointer {
 			typ = typ.Elem()
 		}
-		for i := range typ.NumField() {
-			key := typ.Field(i).Tag.Get("yaml")
+		for field := range typ.Fields() {
+			key := field.Tag.Get("yaml")
 			if key == "" || key == "listen" || key == "log" {
 				continue
 			}

@@ -122,6 +122,9 @@ func (l *Ledger) Intact() error {
 }
 
 func (l *Ledger) open() (err error) {
+	if err := makeFile(l.path); err != nil {
+		return err
+	}
 	if l.writer, err = openConn(l.path); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -54,17 +55,27 @@ CREATE TABLE IF NOT EXISTS cursors (
 // format is the version of the schema. A ledger of a later format is refused.
 const format = 1
 
+// makeFile makes the database file, if there is none, readable by its owner
+// alone: SQLite would let everyone read it. Its WAL takes the same mode.
+//
+// It must be called before the first connection only. Closing any descriptor
+// of a file drops all the locks that this process holds on it (fcntl(2)), and
+// then another process that closes the database takes itself for the last one
+// and deletes the WAL under our feet.
+func makeFile(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("make database: %w", err)
+	}
+	return f.Close()
+}
+
 // openConn opens the database file for reading and writing; every commit is
 // durable before it returns.
 func openConn(path string) (*sqlite.Conn, error) {
-	// SQLite would make it readable by everyone; its WAL takes the same mode.
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open database: %w", err)
-	}
-	if err := f.Close(); err != nil {
-		return nil, fmt.Errorf("open database: %w", err)
-	}
 	c, err := sqlite.OpenConn(path, sqlite.OpenReadWrite|sqlite.OpenWAL)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
