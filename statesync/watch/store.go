@@ -49,7 +49,8 @@ func (s *stream) Transformer() cache.TransformFunc { return s.Kind.Trim }
 func (s *stream) put(obj any) error {
 	o, err := s.Kind.Reduce(obj)
 	if err != nil {
-		return s.unreadable(err)
+		s.unreadable(err)
+		return nil
 	}
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
@@ -65,7 +66,8 @@ func (s *stream) Delete(obj any) error {
 	}
 	o, err := s.Kind.Reduce(obj)
 	if err != nil {
-		return s.unreadable(err)
+		s.unreadable(err)
+		return nil
 	}
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
@@ -101,7 +103,7 @@ func (s *stream) Replace(items []any, version string) error {
 	for _, item := range items {
 		o, err := s.Kind.Reduce(item)
 		if err != nil {
-			_ = s.unreadable(err) // counted and logged; the others are not to suffer
+			s.unreadable(err) // the others are not to suffer
 			continue
 		}
 		listed[o.UID] = o

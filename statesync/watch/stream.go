@@ -149,8 +149,8 @@ func (s *stream) pause() {
 
 // unreadable drops what cannot be reduced, and counts it. On the live watch it
 // has the stream listed again: a list has the object's present state, or does
-// not have it.
-func (s *stream) unreadable(err error) error {
+// not have it. The reflector is told nothing: it would log the whole object.
+func (s *stream) unreadable(err error) {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
 	s.pipe.In(1)
@@ -159,7 +159,6 @@ func (s *stream) unreadable(err error) error {
 	if s.current != nil && !s.listing {
 		s.current.end(broken)
 	}
-	return err
 }
 
 func (s *stream) called(ctx context.Context, err error) {
