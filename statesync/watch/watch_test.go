@@ -358,6 +358,23 @@ func TestWhatTheLogKnowsIsNotToldAgain(t *testing.T) {
 	})
 }
 
+func TestAnEventAtOrBelowTheLastChangeTellsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := start(t, func(o *Options) {
+			o.Reasons = true
+			o.Known = []statesync.Row{{
+				Ref:   statesync.Ref{Kind: "Pod", Namespace: "load", Name: "a", UID: "u1"},
+				State: statesync.Queued, Reason: "ImagePullBackOff", Seq: 3, ResourceVersion: 60,
+			}}
+		}, pod("a", "u1", 55, "Pending"))
+		x.want(t)
+		x.pods.send(kwatch.Modified, pod("a", "u1", 60, "Pending"))
+		x.want(t)
+		x.pods.send(kwatch.Modified, pod("a", "u1", 101, "Pending"))
+		x.want(t, "u1 4 Queued>Queued")
+	})
+}
+
 func TestPodsFoldIntoTheirJob(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := start(t, nil)
