@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,13 +24,15 @@ func TestALedgerThatIsLockedClosesTheGateAndLosesNothing(t *testing.T) {
 	a := startAgent(t, dir, strings.Replace(fmt.Sprintf(config, ns), "  sinks:", "  max_pending: 100\n  sinks:", 1))
 	unlock := lockLedger(t, filepath.Join(dir, "outrider-data", "ledger.db"))
 	jobUID := make(chan string, 1)
-	go func() {
+	var held sync.WaitGroup
+	t.Cleanup(held.Wait)
+	held.Go(func() {
 		defer unlock()
 		defer close(jobUID)
 		if waitHeld(t) {
 			jobUID <- shortJob(t, ns)
 		}
-	}()
+	})
 	var l load
 	l.run(t.Context(), t, ns, 200, 60)
 	failed := <-jobUID

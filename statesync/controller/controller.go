@@ -56,6 +56,7 @@ type sink struct {
 	name       string
 	sink       statesync.Sink
 	dispatcher *delivery.Dispatcher
+	left       bool // it still delivers after the stop: not to be closed under it
 }
 
 // New opens the ledger and the sinks and reads how to reach the API server,
@@ -150,14 +151,18 @@ func (c *Controller) Run(ctx context.Context) (err error) {
 	recorded := make(chan error, 1)
 	go func() { recorded <- c.ledger.Run(recording) }()
 	for _, s := range c.sinks {
-		group.Go(func() error { return s.dispatcher.Run(ctx) })
+		group.Go(func() error {
+			err := s.dispatcher.Run(ctx)
+			s.left = err != nil
+			return err
+		})
 	}
 	group.Go(func() error {
 		cluster, epoch, err := c.identify(ctx)
 		if err != nil || ctx.Err() != nil {
 			return err
 		}
-		c.warnOfMissing(ctx)
+		group.Go(func() error { c.warnOfMissing(ctx); return nil })
 		return c.watch(ctx, cluster, epoch)
 	})
 	err = group.Wait()
@@ -197,8 +202,11 @@ func (c *Controller) identify(ctx context.Context) (cluster string, epoch int64,
 // they are misspelt.
 func (c *Controller) warnOfMissing(ctx context.Context) {
 	for _, ns := range c.opts.Config.Namespaces {
+		try, cancel := context.WithTimeout(ctx, identifyTimeout)
+		missing, err := c.client.Missing(try, ns)
+		cancel()
 		// Without permission to ask there is nothing to say.
-		if missing, err := c.client.Missing(ctx, ns); err == nil && missing {
+		if err == nil && missing {
 			c.opts.Logger.Warn("namespace does not exist; its workloads are watched once it does", "namespace", ns)
 		}
 	}
@@ -206,6 +214,9 @@ func (c *Controller) warnOfMissing(ctx context.Context) {
 
 func (c *Controller) watch(ctx context.Context, cluster string, epoch int64) error {
 	known, err := c.ledger.Workloads(ctx)
+	if ctx.Err() != nil {
+		return nil // a stop is no error
+	}
 	if err != nil {
 		return err
 	}
@@ -224,7 +235,7 @@ func (c *Controller) watch(ctx context.Context, cluster string, epoch int64) err
 func (c *Controller) close() error {
 	var errs []error
 	for _, s := range c.sinks {
-		if closer, ok := s.sink.(io.Closer); ok {
+		if closer, ok := s.sink.(io.Closer); ok && !s.left {
 			if err := closer.Close(); err != nil {
 				errs = append(errs, fmt.Errorf("close sink %s: %w", s.name, err))
 			}

@@ -120,6 +120,9 @@ func TestAChangeComesThroughAndIsNotToldAgainAfterARestart(t *testing.T) {
 		if err := stop(); err != nil {
 			t.Fatal(err)
 		}
+		if head, _ := c.ledger.Head(); head != 2 {
+			t.Errorf("%d changes in the ledger after run %d, want 2", head, run+1)
+		}
 		if err := c.ledger.Append(t.Context(), statesync.Entry{}); !errors.Is(err, ledger.ErrClosed) {
 			t.Errorf("the ledger takes entries after the stop: %v", err)
 		}

@@ -41,6 +41,7 @@ type fileSink struct {
 	path string
 	f    *os.File // nil after it could not be opened again
 	size int64    // up to where the file is acknowledged
+	torn bool     // more than that was written, and could not be taken away
 	buf  bytes.Buffer
 }
 
@@ -51,7 +52,7 @@ func (s *fileSink) open() error {
 		return err
 	}
 	if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		err = fmt.Errorf("%s is in use by another agent (%w): give each a file of its own", s.path, err)
+		err = lockError(s.path, err)
 	}
 	if err == nil {
 		err = mayAppend(f)
@@ -65,8 +66,15 @@ func (s *fileSink) open() error {
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
-	s.f = f
+	s.f, s.torn = f, false
 	return nil
+}
+
+func lockError(path string, err error) error {
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return fmt.Errorf("%s is in use by another agent: give each a file of its own", path)
+	}
+	return fmt.Errorf("lock %s: %w", path, err)
 }
 
 // follow looks whether somebody else has touched the file. One that was moved
@@ -83,7 +91,11 @@ func (s *fileSink) follow() error {
 		if err != nil {
 			return err
 		}
-		if now != nil && os.SameFile(now, have) && now.Size() == s.size {
+		here := now != nil && os.SameFile(now, have)
+		if here && s.torn {
+			return s.rewind()
+		}
+		if here && now.Size() == s.size {
 			return nil
 		}
 		f := s.f
@@ -116,12 +128,18 @@ func (s *fileSink) Deliver(_ context.Context, ds []statesync.Delivery) error {
 		err = s.f.Sync()
 	}
 	if err != nil {
-		// What was written is not acknowledged and must not stay: the next
-		// try may be of another length.
-		return &statesync.SinkError{Cause: "write", Err: errors.Join(err, s.f.Truncate(s.size))}
+		return &statesync.SinkError{Cause: "write", Err: errors.Join(err, s.rewind())}
 	}
 	s.size += int64(n)
 	return nil
+}
+
+// rewind takes away what was written and not acknowledged: it must not stay,
+// because the next try may be of another length.
+func (s *fileSink) rewind() error {
+	err := s.f.Truncate(s.size)
+	s.torn = err != nil
+	return err
 }
 
 // Close implements [io.Closer].
@@ -144,7 +162,7 @@ func mayAppend(f *os.File) error {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("read the first line: %w", err)
 	}
-	if start = start[:n]; string(start) != eventStart[:n] && len(bytes.Trim(start, "\x00")) > 0 {
+	if start = bytes.TrimRight(start[:n], "\x00"); string(start) != eventStart[:len(start)] {
 		return fmt.Errorf("%s holds something else than changes, want an empty file, a new one, or one that outrider wrote", f.Name())
 	}
 	return nil

@@ -30,19 +30,20 @@ func TestFileOpensAfterTheLastWholeLine(t *testing.T) {
 	a := eventStart + "a"
 	long := eventStart + strings.Repeat("x", 3*block)
 	for name, tt := range map[string]struct{ before, want string }{
-		"no bytes":                             {"", ""},
-		"whole lines":                          {a + "\nb\n", a + "\nb\n"},
-		"a torn line":                          {a + "\nb\ntorn", a + "\nb\n"},
-		"nothing but a torn line":              {a, ""},
-		"nothing but a few bytes of one":       {a[:3], ""},
-		"a torn line longer than a block":      {a + "\n" + long, a + "\n"},
-		"nothing but one longer than a block":  {long, ""},
-		"a torn line of one block":             {a + "\n" + long[:block], a + "\n"},
-		"a torn line of a block less one byte": {a + "\n" + long[:block-1], a + "\n"},
-		"a break on the border of blocks":      {long[:block-1] + "\n" + long[:block], long[:block-1] + "\n"},
-		"a whole line longer than a block":     {long + "\n", long + "\n"},
-		"zeros, as a crash leaves them":        {a + "\n\x00\x00\x00\x00", a + "\n"},
-		"nothing but zeros":                    {strings.Repeat("\x00", 4096), ""},
+		"no bytes":                                  {"", ""},
+		"whole lines":                               {a + "\nb\n", a + "\nb\n"},
+		"a torn line":                               {a + "\nb\ntorn", a + "\nb\n"},
+		"nothing but a torn line":                   {a, ""},
+		"nothing but a few bytes of one":            {a[:3], ""},
+		"a torn line longer than a block":           {a + "\n" + long, a + "\n"},
+		"nothing but one longer than a block":       {long, ""},
+		"a torn line of one block":                  {a + "\n" + long[:block], a + "\n"},
+		"a torn line of a block less one byte":      {a + "\n" + long[:block-1], a + "\n"},
+		"a break on the border of blocks":           {long[:block-1] + "\n" + long[:block], long[:block-1] + "\n"},
+		"a whole line longer than a block":          {long + "\n", long + "\n"},
+		"zeros, as a crash leaves them":             {a + "\n\x00\x00\x00\x00", a + "\n"},
+		"a first line that a crash left with zeros": {a[:6] + "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", ""},
+		"nothing but zeros":                         {strings.Repeat("\x00", 4096), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -119,6 +120,26 @@ func TestFileFollowsWhatOthersDoToIt(t *testing.T) {
 				t.Errorf("changes %q, want %d, the second last", ids, tt.want)
 			}
 		})
+	}
+}
+
+func TestFileTakesAwayLaterWhatItCouldNotAtOnce(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "changes.jsonl")
+	s := openFile(t, path)
+	if err := s.Deliver(t.Context(), []statesync.Delivery{delivery("a", 1)}); err != nil {
+		t.Fatal(err)
+	}
+	// A write that failed after two whole lines, and so did the truncation.
+	if err := appendTo(path, eventStart+"}\n"+eventStart+"}\n"); err != nil {
+		t.Fatal(err)
+	}
+	s.torn = true
+	if err := s.Deliver(t.Context(), []statesync.Delivery{delivery("a", 2)}); err != nil {
+		t.Fatal(err)
+	}
+	if ids := idsIn(t, path); len(ids) != 2 {
+		t.Errorf("changes %q, want the two that were delivered", ids)
 	}
 }
 

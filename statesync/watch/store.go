@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/outrider-agent/outrider/statesync"
@@ -47,9 +48,8 @@ func (s *stream) Resync() error { return nil }
 func (s *stream) Transformer() cache.TransformFunc { return s.Kind.Trim }
 
 func (s *stream) put(obj any) error {
-	o, err := s.Kind.Reduce(obj)
-	if err != nil {
-		s.unreadable(err)
+	o := s.reduce(obj)
+	if o == nil {
 		return nil
 	}
 	s.w.mu.Lock()
@@ -64,9 +64,8 @@ func (s *stream) Delete(obj any) error {
 	if tomb, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 		obj = tomb.Obj
 	}
-	o, err := s.Kind.Reduce(obj)
-	if err != nil {
-		s.unreadable(err)
+	o := s.reduce(obj)
+	if o == nil {
 		return nil
 	}
 	s.w.mu.Lock()
@@ -100,13 +99,13 @@ func (s *stream) Replace(items []any, version string) error {
 		return fmt.Errorf("list: %w", err)
 	}
 	listed := make(map[string]*workload.Object, len(items))
+	present := map[string]bool{} // those that could not be read: they are there all the same
 	for _, item := range items {
-		o, err := s.Kind.Reduce(item)
-		if err != nil {
-			s.unreadable(err) // the others are not to suffer
-			continue
+		if o := s.reduce(item); o != nil {
+			listed[o.UID] = o
+		} else if m, err := meta.Accessor(item); err == nil {
+			present[string(m.GetUID())] = true
 		}
-		listed[o.UID] = o
 	}
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
@@ -116,6 +115,9 @@ func (s *stream) Replace(items []any, version string) error {
 	s.taking = true
 	now := s.w.opts.Now()
 	for _, old := range s.missing(listed) {
+		if present[old.UID] {
+			continue
+		}
 		gone := *old
 		gone.ResourceVersion = v
 		s.remove(&gone, true, now)
@@ -264,6 +266,16 @@ func (s *stream) key(d *delta) (statesync.Key, bool) {
 		return statesync.Key{Kind: o.Controller.Kind, Namespace: o.Namespace, Name: o.Controller.Name}, true
 	}
 	return statesync.Key{Kind: o.Kind, Namespace: o.Namespace, Name: o.Name}, !s.FoldOnly
+}
+
+// reduce returns nil for what cannot be read, which is counted and logged. The
+// reflector is told nothing: it would log the whole object.
+func (s *stream) reduce(obj any) *workload.Object {
+	o, err := s.Kind.Reduce(obj)
+	if err != nil {
+		s.unreadable(err)
+	}
+	return o
 }
 
 // touch notes that the stream lives and has come as far as version.

@@ -3,7 +3,7 @@ package watch
 import (
 	"container/list"
 	"context"
-	"errors"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -28,8 +28,6 @@ type Source interface {
 	Watch(ctx context.Context, o metav1.ListOptions) (kwatch.Interface, error)
 }
 
-var errUnreadable = errors.New("an event could not be read")
-
 // A stream runs one reflector and is its store. Its fields are guarded by the
 // watcher's lock.
 type stream struct {
@@ -50,6 +48,10 @@ type stream struct {
 	waits    bool             // at the gate
 	listing  bool             // a list is being streamed: it is not pending, and not paused
 	current  *tap             // the open watch; nil: none
+	paused   bool             // the last watch was ended by the gate
+	began    time.Time        // when the last watch was opened
+	quick    wait.Backoff     // between watches that end within a second
+	taps     sync.WaitGroup
 }
 
 // Standing is where a stream stands.
@@ -65,13 +67,25 @@ type Standing struct {
 	Failures int64     // calls that failed
 }
 
-// run reflects until ctx ends.
+// run reflects until ctx ends. The loop is the reflector's own but for its
+// handler of errors, which throttles the whole process and logs what the
+// stream's check tells better.
 func (s *stream) run(ctx context.Context) {
 	lw := &cache.ListWatch{ListWithContextFunc: s.list, WatchFuncWithContext: s.watch}
 	b := backoff()
 	r := cache.NewReflectorWithOptions(lw, s.Kind.Object(), s, cache.ReflectorOptions{Name: "outrider/" + s.Name(), Backoff: &b})
 	r.WatchListPageSize = listChunk
-	r.RunWithContext(ctx)
+	defer s.taps.Wait()
+	for again := backoff(); ctx.Err() == nil; {
+		began := s.w.opts.Now()
+		if err := r.ListAndWatchWithContext(ctx); err != nil && ctx.Err() == nil {
+			s.failed(err)
+		}
+		if s.w.opts.Now().Sub(began) > time.Minute {
+			again = backoff()
+		}
+		sleep(ctx, again.Step())
+	}
 }
 
 // backoff is how long a stream waits between failures. A watch that ends
@@ -94,27 +108,66 @@ func (s *stream) list(ctx context.Context, o metav1.ListOptions) (runtime.Object
 // A server that refuses connections or asks for patience is waited for here:
 // the reflector would do so without an eye on ctx.
 func (s *stream) watch(ctx context.Context, o metav1.ListOptions) (kwatch.Interface, error) {
+	if wait, quick := s.endedQuickly(); quick {
+		sleep(ctx, wait)
+	}
 	for b := backoff(); ; {
-		s.opened(nil, false)
-		if err := s.w.gate.wait(ctx); err != nil {
+		if err := s.pass(ctx); err != nil {
 			return nil, err
 		}
 		w, err := s.Source.Watch(ctx, o)
 		s.called(ctx, err)
 		if err == nil {
-			t := newTap(w, o.ResourceVersion, s.bookmarkAt)
-			s.opened(t, o.SendInitialEvents != nil)
-			return t, nil
+			return s.tap(ctx, w, o), nil
 		}
 		if !utilnet.IsConnectionRefused(err) && !apierrors.IsTooManyRequests(err) {
 			return nil, err
 		}
-		select {
-		case <-time.After(b.Step()):
-		case <-ctx.Done():
+		if sleep(ctx, b.Step()); ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// pass waits at the gate.
+func (s *stream) pass(ctx context.Context) error {
+	held := s.opened(nil, false)
+	if err := s.w.gate.wait(ctx); err != nil {
+		return err
+	}
+	if held {
+		s.w.mu.Lock()
+		defer s.w.mu.Unlock()
+		s.waits, s.seen = false, s.w.opts.Now() // it could not be heard while it waited
+	}
+	return nil
+}
+
+func (s *stream) tap(ctx context.Context, w kwatch.Interface, o metav1.ListOptions) *tap {
+	t := &tap{
+		inner: w, out: make(chan kwatch.Event), bookmark: s.bookmarkAt, version: o.ResourceVersion, listing: o.SendInitialEvents != nil,
+		shutting: make(chan struct{}), stopped: make(chan struct{}),
+		trouble: func(err error, unreadable bool) {
+			if s.failed(err); unreadable {
+				s.unreadable(err)
+			}
+		},
+	}
+	s.opened(t, t.listing)
+	s.taps.Go(func() { t.run(ctx) })
+	return t
+}
+
+// endedQuickly reports how long to wait after a watch that ended within a
+// second, unless the gate ended it: such a server is not to be stormed.
+func (s *stream) endedQuickly() (wait time.Duration, quick bool) {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	if s.paused || s.began.IsZero() || s.w.opts.Now().Sub(s.began) >= time.Second {
+		s.quick = backoff()
+		return 0, false
+	}
+	return s.quick.Step(), true
 }
 
 // bookmarkAt is the event that tells the reflector how far it has come.
@@ -126,15 +179,17 @@ func (s *stream) bookmarkAt(version string) kwatch.Event {
 	return kwatch.Event{Type: kwatch.Bookmark, Object: obj}
 }
 
-// opened notes the watch that is open; nil means that one is about to be.
-func (s *stream) opened(t *tap, listing bool) {
+// opened notes the watch that is open; nil means that one is about to be. It
+// reports whether the stream is held at the gate.
+func (s *stream) opened(t *tap, listing bool) (held bool) {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
-	if s.waits && t != nil {
-		s.seen = s.w.opts.Now() // it could not be heard while it waited
-	}
 	s.current, s.listing = t, listing
+	if t != nil {
+		s.began, s.paused = s.w.opts.Now(), false
+	}
 	s.waits = t == nil && !listing && s.w.gate.closed()
+	return s.waits
 }
 
 // pause ends the open watch, which the reflector then opens again, at the
@@ -142,31 +197,44 @@ func (s *stream) opened(t *tap, listing bool) {
 // The lock must be held.
 func (s *stream) pause() {
 	if s.current != nil && !s.listing {
-		s.current.end(shut)
-		s.waits = true
+		s.current.end()
+		s.waits, s.paused = true, true
 	}
 }
 
-// unreadable drops what cannot be reduced, and counts it. On the live watch it
-// has the stream listed again: a list has the object's present state, or does
-// not have it. The reflector is told nothing: it would log the whole object.
+// unreadable drops what cannot be reduced, and counts it.
 func (s *stream) unreadable(err error) {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
 	s.pipe.In(1)
 	s.pipe.Drop("unreadable", 1)
 	s.w.opts.Logger.Error("cannot read what the API server sent", "stream", s.Name(), "err", err)
-	if s.current != nil && !s.listing {
-		s.current.end(broken)
-	}
 }
 
 func (s *stream) called(ctx context.Context, err error) {
+	if err != nil && ctx.Err() == nil {
+		s.failed(err)
+		return
+	}
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	s.failure = nil
+}
+
+// failed notes why the stream is not well; a call that succeeds clears it.
+func (s *stream) failed(err error) {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
 	s.failure = err
-	if err != nil && ctx.Err() == nil {
-		s.failures++
+	s.failures++
+}
+
+func sleep(ctx context.Context, t time.Duration) {
+	timer := time.NewTimer(t)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 }
 

@@ -86,8 +86,8 @@ type Watcher struct {
 // belong to the worker that holds the workload's key.
 type life struct {
 	statesync.Row
-	started time.Time // when the present run began; zero: not known
-	resumed bool      // it has been suspended before
+	started    time.Time // when the present run began; zero: not known
+	suspension time.Time // when it was last suspended; zero: not since the agent started
 }
 
 // New returns a watcher; nothing is read before Run.

@@ -39,6 +39,7 @@ type source struct {
 	current chan kwatch.Event
 	stop    chan struct{}
 	fail    error // of the next calls
+	hasty   bool  // every watch ends at once
 }
 
 func (s *source) List(context.Context, metav1.ListOptions) (runtime.Object, error) {
@@ -52,6 +53,9 @@ func (s *source) Watch(_ context.Context, o metav1.ListOptions) (kwatch.Interfac
 		return nil, s.fail
 	}
 	s.current, s.stop = make(chan kwatch.Event, 1000), make(chan struct{})
+	if _, err := strconv.Atoi(o.ResourceVersion); err != nil && o.ResourceVersion != "" {
+		return nil, apierrors.NewBadRequest("resourceVersion " + o.ResourceVersion)
+	}
 	if o.SendInitialEvents == nil {
 		s.opened = append(s.opened, o.ResourceVersion)
 	} else {
@@ -60,6 +64,9 @@ func (s *source) Watch(_ context.Context, o metav1.ListOptions) (kwatch.Interfac
 			s.current <- kwatch.Event{Type: kwatch.Added, Object: obj}
 		}
 		s.current <- kwatch.Event{Type: kwatch.Bookmark, Object: bookmark(s.empty, s.version, true)}
+	}
+	if s.hasty {
+		close(s.current)
 	}
 	return newProxy(s.current, s.stop), nil
 }
@@ -439,10 +446,12 @@ func TestAPodOfTheRunBeforeDoesNotResumeAJob(t *testing.T) {
 		x.pods.send(kwatch.Added, pod("j-1", "P1", 102, "Running", owned, created(1)))
 		synctest.Wait()
 		// The stream of pods falls behind: the old pod looks as if it ran on.
-		x.jobs.send(kwatch.Modified, job("j", "J", 103, with(batchv1.JobSuspended, corev1.ConditionTrue)))
+		x.jobs.send(kwatch.Modified, job("j", "J", 103, with(batchv1.JobSuspended, corev1.ConditionTrue), func(j *batchv1.Job) {
+			j.Status.Conditions[0].LastTransitionTime = metav1.Unix(1_800_000_000+30, 0)
+		}))
 		x.jobs.send(kwatch.Modified, job("j", "J", 106, with(batchv1.JobSuspended, corev1.ConditionFalse), begun(60)))
 		x.want(t, "J 1 >Queued", "J 2 Queued>Running", "J 3 Running>Queued Suspended")
-		x.pods.send(kwatch.Added, pod("j-2", "P2", 107, "Running", owned, created(60)))
+		x.pods.send(kwatch.Added, pod("j-2", "P2", 107, "Running", owned, created(59)))
 		x.want(t, "J 1 >Queued", "J 2 Queued>Running", "J 3 Running>Queued Suspended", "J 4 Queued>Running")
 	})
 }
@@ -534,15 +543,62 @@ func TestAStreamThatFailsSaysSoAndDeletesNothing(t *testing.T) {
 		x := start(t, nil, pod("a", "u1", 50, "Pending"))
 		x.pods.mu.Lock()
 		x.pods.fail = apierrors.NewForbidden(corev1.Resource("pods"), "", errors.New("no"))
-		x.pods.current <- kwatch.Event{Type: kwatch.Error, Object: &apierrors.NewInternalError(errors.New("x")).ErrStatus}
+		x.pods.current <- kwatch.Event{Type: kwatch.Error, Object: &apierrors.NewResourceExpired("x").ErrStatus}
 		x.pods.mu.Unlock()
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		s := x.w.Streams()[0]
-		if s.Failure == nil || s.Failures == 0 || s.Objects != 1 {
-			t.Errorf("failure %v after %d failures with %d objects, want one of several, and the object", s.Failure, s.Failures, s.Objects)
+		if s.Failure == nil || s.Failures < 10 || s.Objects != 1 {
+			t.Errorf("failure %v after %d failures with %d objects, want one of ten and more, and the object", s.Failure, s.Failures, s.Objects)
+		}
+		x.pods.mu.Lock()
+		x.pods.fail, x.pods.version = nil, "200"
+		x.pods.mu.Unlock()
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if s := x.w.Streams()[0]; s.Failure != nil || s.Mark != 200 {
+			t.Errorf("failure %v, mark %d; want none and 200", s.Failure, s.Mark)
 		}
 		x.want(t, "u1 1 >Queued late")
+	})
+}
+
+func TestAWatchThatBreaksGoesOnWhereItWas(t *testing.T) {
+	broken := kwatch.Event{Type: kwatch.Error, Object: &apierrors.NewInternalError(errors.New("http2: client connection lost")).ErrStatus}
+	for name, end := range map[string]func(*source){
+		"a lost connection":                  func(s *source) { s.current <- broken },
+		"a quiet watch that the server ends": func(s *source) { close(s.current) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				x := start(t, nil)
+				for range 3 {
+					x.pods.mu.Lock()
+					end(x.pods)
+					x.pods.mu.Unlock()
+					time.Sleep(10 * time.Second)
+					synctest.Wait()
+				}
+				if got, want := x.pods.watches(), []string{"list", "100", "100", "100"}; !slices.Equal(got, want) {
+					t.Errorf("watches opened: %q, want %q", got, want)
+				}
+			})
+		})
+	}
+}
+
+func TestAServerThatEndsEveryWatchAtOnceIsNotStormed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := start(t, nil)
+		x.pods.mu.Lock()
+		x.pods.hasty = true
+		close(x.pods.current)
+		x.pods.mu.Unlock()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := len(x.pods.watches()); n < 5 || n > 30 {
+			t.Errorf("%d watches in a minute, want 5 to 30", n)
+		}
 	})
 }
 
@@ -598,6 +654,21 @@ func TestAnEventThatCannotBeReadIsCountedAndListedAgain(t *testing.T) {
 				t.Errorf("dropped %v, want one unreadable", p.Dropped)
 			}
 		}
+	})
+}
+
+func TestAnObjectThatCannotBeReadInAListIsNotDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := start(t, nil, pod("a", "u1", 50, "Running"))
+		bad := pod("a", "u1", 150, "Running")
+		bad.ResourceVersion = "soon"
+		x.pods.mu.Lock()
+		w := x.w.streams[0]
+		x.pods.mu.Unlock()
+		if err := w.Replace([]any{bad}, "200"); err != nil {
+			t.Fatal(err)
+		}
+		x.want(t, "u1 1 >Queued reconstructed late", "u1 2 Queued>Running late")
 	})
 }
 

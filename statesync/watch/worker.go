@@ -71,7 +71,9 @@ func (w *Watcher) reduce(d *delta) (statesync.Entry, bool) {
 	for _, step := range steps {
 		changes = append(changes, w.change(d, l, step, d.stream.Kind.Resource, 0))
 	}
-	l.resumed = l.resumed || l.Suspended
+	if status.Suspended {
+		l.suspension = status.Occurred
+	}
 	l.Suspended, l.started = status.Suspended, o.Started
 	if pod, runs := w.runningPod(l); runs {
 		changes = append(changes, w.change(d, l, pod, d.stream.Kind.Resource, 0))
@@ -160,5 +162,5 @@ func (w *Watcher) forget(l *life) {
 }
 
 func (l *life) before() workload.Before {
-	return workload.Before{State: l.State, Reason: l.Reason, Suspended: l.Suspended, Started: l.started, Resumed: l.resumed}
+	return workload.Before{State: l.State, Reason: l.Reason, Suspended: l.Suspended, Started: l.started, Suspension: l.suspension}
 }

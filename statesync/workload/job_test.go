@@ -155,9 +155,8 @@ func TestPodRuns(t *testing.T) {
 		{"an ended job is not moved", Before{State: statesync.Succeeded}, live, false},
 		{"a pod does not start a job that was not seen", Before{}, live, false},
 		{"a pod that ran and ended in this run moves the job", Before{State: statesync.Queued, Started: at(6)}, over, true},
-		{"one that still runs from before the resume does not", Before{State: statesync.Queued, Resumed: true, Started: at(9)}, live, false},
-		{"one created after the resume moves the job", Before{State: statesync.Queued, Resumed: true, Started: at(5)}, live, true},
-		{"clocks that differ do not matter to a job never suspended", Before{State: statesync.Queued, Started: at(9)}, live, true},
+		{"one that still runs from before the resume does not", Before{State: statesync.Queued, Suspension: at(7), Started: at(9)}, live, false},
+		{"one created after the suspension moves the job, though before its start was written", Before{State: statesync.Queued, Suspension: at(5), Started: at(7)}, live, true},
 		{"one that ran before the job was resumed does not", Before{State: statesync.Queued, Started: at(9)}, over, false},
 	}
 	for _, tt := range tests {

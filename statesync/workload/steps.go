@@ -10,11 +10,11 @@ import (
 
 // Before is where a workload stood by its last change.
 type Before struct {
-	State     statesync.State // empty: not known before
-	Reason    string
-	Suspended bool
-	Started   time.Time // when the workload, as last seen, began its present run; zero: not known
-	Resumed   bool      // it has been suspended before
+	State      statesync.State // empty: not known before
+	Reason     string
+	Suspended  bool
+	Started    time.Time // when the workload, as last seen, began its present run; zero: not known
+	Suspension time.Time // when it was last suspended; zero: never, as far as is known
 }
 
 // Steps returns the changes that lead from before to now, in order; none when
@@ -62,13 +62,15 @@ func ran(o *Object, end Status) (time.Time, bool) {
 // never ends one. One on its way out moves nothing.
 //
 // After a resume, the pods of the run before may still be around, running as
-// far as their own stream has come: one created before the present run moves
-// nothing. Neither does one that has ended and did not start in this run.
+// far as their own stream has come: one created before the suspension moves
+// nothing. (The start of the new run is no measure: the Job controller creates
+// pods before it writes startTime.) Neither does one that has ended and did
+// not start in this run.
 func PodRuns(owner Before, pod *Object) (Status, bool) {
 	if owner.State != statesync.Queued || owner.Suspended || !pod.DeleteRequested.IsZero() {
 		return Status{}, false
 	}
-	if owner.Resumed && pod.Created.Before(owner.Started) {
+	if pod.Created.Before(owner.Suspension) {
 		return Status{}, false
 	}
 	running := Status{State: statesync.Running, Occurred: firstStart(pod)}
