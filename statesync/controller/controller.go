@@ -214,10 +214,10 @@ func (c *Controller) warnOfMissing(ctx context.Context) {
 
 func (c *Controller) watch(ctx context.Context, cluster string, epoch int64) error {
 	known, err := c.ledger.Workloads(ctx)
-	if ctx.Err() != nil {
-		return nil // a stop is no error
-	}
 	if err != nil {
+		if ctx.Err() != nil {
+			err = nil // a stop is no error
+		}
 		return err
 	}
 	w, err := watch.New(watch.Options{
