@@ -98,13 +98,14 @@ func (s *stream) Replace(items []any, version string) error {
 	if err != nil {
 		return fmt.Errorf("list: %w", err)
 	}
-	listed := make(map[string]*workload.Object, len(items))
-	present := map[string]bool{} // those that could not be read: they are there all the same
+	listed := make([]*workload.Object, 0, len(items))
+	there := make(map[string]bool, len(items)) // UIDs, of those too that cannot be read
 	for _, item := range items {
 		if o := s.reduce(item); o != nil {
-			listed[o.UID] = o
-		} else if m, err := meta.Accessor(item); err == nil {
-			present[string(m.GetUID())] = true
+			listed = append(listed, o)
+		}
+		if m, err := meta.Accessor(item); err == nil {
+			there[string(m.GetUID())] = true
 		}
 	}
 	s.w.mu.Lock()
@@ -114,10 +115,7 @@ func (s *stream) Replace(items []any, version string) error {
 	}
 	s.taking = true
 	now := s.w.opts.Now()
-	for _, old := range s.missing(listed) {
-		if present[old.UID] {
-			continue
-		}
+	for _, old := range s.missing(there) {
 		gone := *old
 		gone.ResourceVersion = v
 		s.remove(&gone, true, now)
@@ -135,18 +133,18 @@ func (s *stream) Replace(items []any, version string) error {
 	return nil
 }
 
-// missing returns what is known of the stream and not in the list: objects of
-// the indexer, and at the first list lives that the log remembers.
-func (s *stream) missing(listed map[string]*workload.Object) (gone []*workload.Object) {
+// missing returns what is known of the stream and not there, by UID: objects
+// of the indexer, and at the first list lives that the log remembers.
+func (s *stream) missing(there map[string]bool) (gone []*workload.Object) {
 	here := make(map[string]bool, len(s.objects))
 	for _, old := range s.objects {
 		here[old.UID] = true
-		if listed[old.UID] == nil {
+		if !there[old.UID] {
 			gone = append(gone, old.Object)
 		}
 	}
 	for uid, l := range s.w.lives {
-		if s.synced || here[uid] || listed[uid] != nil || l.Kind != s.Kind.Name ||
+		if s.synced || here[uid] || there[uid] || l.Kind != s.Kind.Name ||
 			(s.Namespace != "" && l.Namespace != s.Namespace) {
 			continue
 		}

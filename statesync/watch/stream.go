@@ -79,7 +79,7 @@ func (s *stream) run(ctx context.Context) {
 	for again := backoff(); ctx.Err() == nil; {
 		began := s.w.opts.Now()
 		if err := r.ListAndWatchWithContext(ctx); err != nil && ctx.Err() == nil {
-			s.failed(err)
+			s.notWell(err) // calls that failed have been counted
 		}
 		if s.w.opts.Now().Sub(began) > time.Minute {
 			again = backoff()
@@ -148,8 +148,10 @@ func (s *stream) tap(ctx context.Context, w kwatch.Interface, o metav1.ListOptio
 		inner: w, out: make(chan kwatch.Event), bookmark: s.bookmarkAt, version: o.ResourceVersion, listing: o.SendInitialEvents != nil,
 		shutting: make(chan struct{}), stopped: make(chan struct{}),
 		trouble: func(err error, unreadable bool) {
-			if s.failed(err); unreadable {
+			if unreadable {
 				s.unreadable(err)
+			} else {
+				s.failed(err)
 			}
 		},
 	}
@@ -211,22 +213,28 @@ func (s *stream) unreadable(err error) {
 	s.w.opts.Logger.Error("cannot read what the API server sent", "stream", s.Name(), "err", err)
 }
 
+// called notes how a call went.
 func (s *stream) called(ctx context.Context, err error) {
 	if err != nil && ctx.Err() == nil {
 		s.failed(err)
 		return
 	}
-	s.w.mu.Lock()
-	defer s.w.mu.Unlock()
-	s.failure = nil
+	s.notWell(nil)
 }
 
-// failed notes why the stream is not well; a call that succeeds clears it.
+// failed counts a call, or a watch, that failed.
 func (s *stream) failed(err error) {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
 	s.failure = err
 	s.failures++
+}
+
+// notWell notes why the stream is not well; nil: it is.
+func (s *stream) notWell(err error) {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	s.failure = err
 }
 
 func sleep(ctx context.Context, t time.Duration) {

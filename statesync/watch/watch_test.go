@@ -39,10 +39,14 @@ type source struct {
 	current chan kwatch.Event
 	stop    chan struct{}
 	fail    error // of the next calls
+	refused int64 // calls that were
 	hasty   bool  // every watch ends at once
 }
 
 func (s *source) List(context.Context, metav1.ListOptions) (runtime.Object, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refused++
 	return nil, errors.New("this server streams lists")
 }
 
@@ -50,6 +54,7 @@ func (s *source) Watch(_ context.Context, o metav1.ListOptions) (kwatch.Interfac
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fail != nil {
+		s.refused++
 		return nil, s.fail
 	}
 	s.current, s.stop = make(chan kwatch.Event, 1000), make(chan struct{})
@@ -548,10 +553,10 @@ func TestAStreamThatFailsSaysSoAndDeletesNothing(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		s := x.w.Streams()[0]
-		if s.Failure == nil || s.Failures < 10 || s.Objects != 1 {
-			t.Errorf("failure %v after %d failures with %d objects, want one of ten and more, and the object", s.Failure, s.Failures, s.Objects)
-		}
 		x.pods.mu.Lock()
+		if s.Failure == nil || s.Failures < 10 || s.Failures != x.pods.refused || s.Objects != 1 {
+			t.Errorf("failure %v after %d failures of %d refused calls with %d objects, want each of ten and more, and the object", s.Failure, s.Failures, x.pods.refused, s.Objects)
+		}
 		x.pods.fail, x.pods.version = nil, "200"
 		x.pods.mu.Unlock()
 		time.Sleep(10 * time.Second)

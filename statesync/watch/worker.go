@@ -69,14 +69,14 @@ func (w *Watcher) reduce(d *delta) (statesync.Entry, bool) {
 		steps = []workload.Status{status}
 	}
 	for _, step := range steps {
-		changes = append(changes, w.change(d, l, step, d.stream.Kind.Resource, 0))
+		changes = append(changes, w.change(d, l, step, 0))
 	}
 	if status.Suspended {
 		l.suspension = status.Occurred
 	}
 	l.Suspended, l.started = status.Suspended, o.Started
 	if pod, runs := w.runningPod(l); runs {
-		changes = append(changes, w.change(d, l, pod, d.stream.Kind.Resource, 0))
+		changes = append(changes, w.change(d, l, pod, 0))
 	}
 	if len(changes) > 0 {
 		l.ResourceVersion = o.ResourceVersion
@@ -102,7 +102,7 @@ func (w *Watcher) reducePod(d *delta) (statesync.Entry, bool) {
 	if !moves {
 		return statesync.Entry{}, false
 	}
-	change := w.change(d, l, step, d.stream.Kind.Resource, l.ResourceVersion)
+	change := w.change(d, l, step, l.ResourceVersion)
 	return statesync.Entry{Changes: []statesync.Change{change}, Row: l.Row}, true
 }
 
@@ -118,11 +118,12 @@ func (w *Watcher) runningPod(l *life) (workload.Status, bool) {
 	return workload.Status{}, false
 }
 
-// change makes the next change of a life, and moves the life to it.
-func (w *Watcher) change(d *delta, l *life, step workload.Status, resource string, owner uint64) statesync.Change {
+// change makes the next change of a life, and moves the life to it. owner is
+// the owner's last emitted resourceVersion when a folded pod causes it, else 0.
+func (w *Watcher) change(d *delta, l *life, step workload.Status, owner uint64) statesync.Change {
 	l.Seq++
 	c := statesync.Change{
-		ID:      statesync.ChangeID(w.opts.Cluster, w.opts.Epoch, l.UID, resource, d.object.ResourceVersion, owner, step.State),
+		ID:      statesync.ChangeID(w.opts.Cluster, w.opts.Epoch, l.UID, d.stream.Kind.Resource, d.object.ResourceVersion, owner, step.State),
 		Cluster: w.opts.Cluster, Epoch: w.opts.Epoch, Workload: l.Ref,
 		From: l.State, To: step.State, Reason: step.Reason, Message: step.Message, ExitCode: step.ExitCode,
 		Seq: l.Seq, Occurred: step.Occurred, Observed: d.observed,
@@ -162,5 +163,5 @@ func (w *Watcher) forget(l *life) {
 }
 
 func (l *life) before() workload.Before {
-	return workload.Before{State: l.State, Reason: l.Reason, Suspended: l.Suspended, Started: l.started, Suspension: l.suspension}
+	return workload.Before{State: l.State, Suspended: l.Suspended, Started: l.started, Suspension: l.suspension}
 }

@@ -11,7 +11,6 @@ import (
 // Before is where a workload stood by its last change.
 type Before struct {
 	State      statesync.State // empty: not known before
-	Reason     string
 	Suspended  bool
 	Started    time.Time // when the workload, as last seen, began its present run; zero: not known
 	Suspension time.Time // when it was last suspended; zero: never, as far as is known
