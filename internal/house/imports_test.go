@@ -31,11 +31,12 @@ var importRules = []importRule{
 		[]string{"./agent/...", "./metrics", "./checks/verdict", "./checks/nagios", "./checks/runner", "./alerts/rule"},
 		false, "agent knows no kind, no family and no state sync: cmd hands it the tables",
 	},
-	{[]string{"./statesync/workload", "./statesync/ledger", "./statesync/delivery"}, []string{"./metrics", "./statesync"}, false, "the stages of state sync do not know each other"},
+	{[]string{"./internal/failpoint"}, nil, true, "failpoint is called from every stage and leans on none"},
+	{[]string{"./statesync/workload", "./statesync/ledger/...", "./statesync/delivery"}, []string{"./metrics", "./statesync", "./internal/failpoint"}, false, "the stages of state sync do not know each other"},
 	{[]string{"./statesync/sinks/..."}, []string{"./agent/config", "./metrics", "./statesync", "./statesync/sinks"}, false, "a sink knows what a change is, and not who sends it"},
 	{[]string{"./statesync/simcluster/..."}, []string{"./metrics"}, false, "simcluster plays the API server: it shares nothing with what it tests"},
 	{[]string{"./statesync/kube/..."}, []string{"./metrics", "./statesync"}, false, "kube offers Kubernetes to the others and knows none of them"},
-	{[]string{"./statesync/watch/..."}, []string{"./metrics", "./statesync", "./statesync/workload"}, false, "watch asks workload, the pure rules, and reaches clients and ledger through interfaces"},
+	{[]string{"./statesync/watch/..."}, []string{"./metrics", "./statesync", "./statesync/workload", "./internal/failpoint"}, false, "watch asks workload, the pure rules, and reaches clients and ledger through interfaces"},
 	{[]string{"./statesync/controller/..."}, append([]string{"./statesync/..."}, words...), false, "controller wires state sync, and only that"},
 	{[]string{"./collectors/..."}, append([]string{"./collectors/..."}, words...), false, "families do not import sideways"},
 	{[]string{"./exporters/..."}, append([]string{"./exporters/..."}, words...), false, "families do not import sideways"},
@@ -47,6 +48,7 @@ var importRules = []importRule{
 	{[]string{"./dashboards/..."}, append([]string{"./dashboards/..."}, words...), false, "dashboards are drawn from the catalogue"},
 	{[]string{"./deploy/..."}, append([]string{"./deploy/..."}, words...), false, "deploy holds files and what checks them"},
 	{[]string{"./internal/house"}, nil, true, "the house test judges others and leans on none"},
+	{[]string{"./docs/model"}, nil, true, "the model is built from the rules alone, and shares nothing with what it is held against"},
 	{[]string{"./cmd/...", "./e2e/...", "./examples/..."}, []string{"./..."}, false, "commands import everything"},
 }
 
@@ -100,7 +102,7 @@ var reserved = []struct {
 	{[]string{"github.com/jackc/pgx/v5/..."}, []string{"./statesync/sinks/postgres/...", "./e2e/..."}, "a kind with a heavy dependency is a subpackage"},
 	{[]string{"github.com/spf13/cobra/...", "github.com/spf13/pflag/..."}, []string{"./cmd/...", "./e2e/..."}, "flags are the command's: take a configuration struct"},
 	{[]string{"os/signal"}, []string{"./cmd/...", "./e2e/...", "./examples/..."}, "signals belong to the program that embeds us: take a context"},
-	{[]string{"flag"}, []string{"./cmd/...", "./e2e/...", "./examples/..."}, "flags are the command's: take a configuration struct"},
+	{[]string{"flag"}, []string{"./cmd/...", "./docs/model", "./e2e/...", "./examples/..."}, "flags are the command's: take a configuration struct"},
 	{[]string{"github.com/stretchr/testify/...", "github.com/onsi/..."}, nil, "tests use testing and go-cmp"},
 }
 
