@@ -1,0 +1,3 @@
+module github.com/outrider-agent/outrider/docs/model
+
+go 1.26.0
