@@ -2,6 +2,7 @@ package statesync
 
 import (
 	"encoding/json"
+	"errors"
 	"maps"
 	"os"
 	"os/exec"
@@ -47,6 +48,28 @@ func TestTheDocumentsExampleIsWhatIsSent(t *testing.T) {
 		if !strings.Contains(text, "| `"+field+"` |") && field != "workload" {
 			t.Errorf("docs/changes.md has no line for the field %s", field)
 		}
+	}
+}
+
+// TestTheDocumentsGapIsWhatIsSent does the same for the second example.
+func TestTheDocumentsGapIsWhatIsSent(t *testing.T) {
+	gap := Gap{
+		Stream: "pods/load", Reason: GapExpired, FromRV: 48210, ToRV: 51877,
+		From: time.Date(2026, 11, 22, 12, 0, 5, 0, time.UTC), To: time.Date(2026, 11, 22, 12, 31, 7, 0, time.UTC),
+	}
+	b, err := MarshalEvent(Delivery{Change: Change{
+		ID: "5f0d7a52c8b14e0b9a57c1d2e3f40516", Cluster: "8c2e61a0-5b5e-4f64-9f0d-2f1f0f3f7c11", Epoch: 1,
+		Workload: StreamRef("pods/load"), Seq: 1, Occurred: gap.To, Observed: gap.To, Gap: &gap,
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var documented, sent map[string]any
+	if err := errors.Join(json.Unmarshal([]byte(block(t, "jsonc")), &documented), json.Unmarshal(b, &sent)); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(documented, sent); diff != "" {
+		t.Errorf("docs/changes.md and MarshalEvent differ (-documented +sent)\n%s", diff)
 	}
 }
 

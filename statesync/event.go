@@ -6,11 +6,15 @@ import (
 	"time"
 )
 
-// EventType is the CloudEvents type of a change.
-const EventType = "dev.outrider.workload.changed"
+// The CloudEvents types.
+const (
+	EventType    = "dev.outrider.workload.changed"
+	GapEventType = "dev.outrider.gap"
+)
 
-// event is a change as it is written to a sink: CloudEvents 1.0, structured
-// JSON. docs/changes.md is its specification, and a test compares the two.
+// event is a change or a gap as it is written to a sink: CloudEvents 1.0,
+// structured JSON. docs/changes.md is its specification, and a test compares
+// the two.
 type event struct {
 	SpecVersion     string    `json:"specversion"`
 	ID              string    `json:"id"`
@@ -20,7 +24,7 @@ type event struct {
 	Time            time.Time `json:"time"`
 	DataContentType string    `json:"datacontenttype"`
 	Sequence        string    `json:"sequence"`
-	Data            eventData `json:"data"`
+	Data            any       `json:"data"` // eventData or gapData
 }
 
 type eventData struct {
@@ -41,38 +45,54 @@ type eventData struct {
 	Replayed      bool      `json:"replayed"`
 }
 
-// MarshalEvent returns d as one CloudEvent of type [EventType] in structured
-// JSON, without a line break.
+type gapData struct {
+	Gap
+	Seq      int64 `json:"seq"`
+	Previous int64 `json:"previous"`
+	Epoch    int64 `json:"epoch"`
+	Initial  bool  `json:"initial"`
+	Replayed bool  `json:"replayed"`
+}
+
+// MarshalEvent returns d as one CloudEvent of type [EventType] or
+// [GapEventType] in structured JSON, without a line break.
 //
-// source names one life of one workload, because a CloudEvents sequence
-// orders the events of one source.
+// source names one life of one workload, or one stream, because a CloudEvents
+// sequence orders the events of one source.
 func MarshalEvent(d Delivery) ([]byte, error) {
+	e := event{
+		SpecVersion: "1.0", ID: d.ID, DataContentType: "application/json",
+		Time: d.Occurred.UTC(), Sequence: fmt.Sprintf("%020d", d.Seq),
+	}
+	if d.Gap != nil {
+		gap := *d.Gap
+		gap.From, gap.To = gap.From.UTC(), gap.To.UTC()
+		e.Type, e.Source, e.Subject = GapEventType, "/clusters/"+d.Cluster+"/streams/"+gap.Stream, gap.Stream
+		e.Data = gapData{Gap: gap, Seq: d.Seq, Previous: d.PreviousSeq, Epoch: d.Epoch, Initial: d.Initial, Replayed: d.Replayed}
+	} else {
+		e.Type, e.Source, e.Subject = EventType, "/clusters/"+d.Cluster+"/workloads/"+d.Workload.UID, d.Workload.Key().String()
+		e.Data = changeData(d)
+	}
+	b, err := json.Marshal(e)
+	if err != nil {
+		return nil, fmt.Errorf("encode change %s: %w", d.ID, err)
+	}
+	return b, nil
+}
+
+func changeData(d Delivery) eventData {
 	labels := d.Workload.Labels
 	if labels == nil {
 		labels = map[string]string{}
 	}
 	w := d.Workload
 	w.Labels = labels
-	b, err := json.Marshal(event{
-		SpecVersion:     "1.0",
-		ID:              d.ID,
-		Source:          "/clusters/" + d.Cluster + "/workloads/" + w.UID,
-		Type:            EventType,
-		Subject:         w.Key().String(),
-		Time:            d.Occurred.UTC(),
-		DataContentType: "application/json",
-		Sequence:        fmt.Sprintf("%020d", d.Seq),
-		Data: eventData{
-			Workload: w, From: d.From, To: d.To,
-			Reason: d.Reason, Message: d.Message, ExitCode: d.ExitCode,
-			Occurred: d.Occurred.UTC(), Observed: d.Observed.UTC(),
-			Seq: d.Seq, Previous: d.PreviousSeq, Epoch: d.Epoch,
-			Reconstructed: d.Reconstructed, ObservedLate: d.ObservedLate,
-			Initial: d.Initial, Replayed: d.Replayed,
-		},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("encode change %s: %w", d.ID, err)
+	return eventData{
+		Workload: w, From: d.From, To: d.To,
+		Reason: d.Reason, Message: d.Message, ExitCode: d.ExitCode,
+		Occurred: d.Occurred.UTC(), Observed: d.Observed.UTC(),
+		Seq: d.Seq, Previous: d.PreviousSeq, Epoch: d.Epoch,
+		Reconstructed: d.Reconstructed, ObservedLate: d.ObservedLate,
+		Initial: d.Initial, Replayed: d.Replayed,
 	}
-	return b, nil
 }

@@ -49,8 +49,8 @@ type Ref struct {
 // Key returns the key that the workload's changes share.
 func (r Ref) Key() Key { return Key{Kind: r.Kind, Namespace: r.Namespace, Name: r.Name} }
 
-// A Change is one change of one workload's state. It holds what is true for
-// every sink; what is true for one sink alone is in [Delivery].
+// A Change is one change of one workload's state, or a gap. It holds what is
+// true for every sink; what is true for one sink alone is in [Delivery].
 type Change struct {
 	Number   int64  `json:"-"` // position in the log, from 1, without holes
 	Previous int64  `json:"-"` // Number of this UID's change before; 0: none
@@ -70,7 +70,11 @@ type Change struct {
 	Recorded time.Time `json:"-"`        // when the log wrote it, just before it was durable
 
 	Reconstructed bool `json:"reconstructed"` // filled in between two states that were seen
-	ObservedLate  bool `json:"observed_late"` // found by a list, not by the live watch
+	ObservedLate  bool `json:"observed_late"` // found by a list or an audit, not by the live watch
+
+	// Gap is set when this is no change of a workload but a hole in what is
+	// known of a stream, which Workload then names.
+	Gap *Gap `json:"gap,omitempty"`
 }
 
 // A Delivery is a change on its way to one sink.
@@ -85,18 +89,24 @@ type Delivery struct {
 // change can be told from a repeat. It is written with the changes it sums up.
 type Row struct {
 	Ref
+	Stream          string // the workload's own; empty: one that is not watched any more
 	State           State
 	Reason          string
+	Epoch           int64 // of its last change
 	Seq             int64
-	ResourceVersion uint64 // of the last event of the workload's own stream that caused a change
-	Suspended       bool   // its pods may not move it
-	Gone            bool   // the object no longer exists
+	ResourceVersion uint64    // of the last event of the workload's own stream that caused a change
+	Suspended       bool      // its pods may not move it
+	Started         time.Time // when the present run began; zero: not known
+	Suspension      time.Time // when it was last suspended; zero: never, as far as is known
+	Gone            bool      // the object no longer exists
+	Removed         uint64    // resourceVersion at which it was gone; 0: not known
 }
 
 // ChangeID returns the ID of a change: the same for a repeat of it, whoever
 // computes it. resource and resourceVersion are those of the event that
 // caused it; owner is the owner's last emitted resourceVersion when that
-// event was a folded pod's, else 0. An end that cannot be taken back hashes
+// event was a folded pod's, the seq when the change leads to or from
+// Untracked, which no event need cause, else 0. An end that cannot be taken back hashes
 // none of them, so that the end seen live and the one reconstructed later are
 // the same change.
 func ChangeID(cluster string, epoch int64, uid, resource string, resourceVersion, owner uint64, to State) string {

@@ -29,7 +29,7 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 		}
 		for field := range typ.Fields() {
 			key := field.Tag.Get("yaml")
-			if key == "" || key == "listen" || key == "log" {
+			if key == "" || key == "listen" || key == "log" || key == "ledger" { // their keys have lines of their own
 				continue
 			}
 			if !strings.Contains(string(b), "| `"+key+"` |") {

@@ -51,7 +51,8 @@ func rootCommand() *cobra.Command {
 		Use:   "outrider",
 		Short: "Tells a platform about every state change of its Kubernetes workloads, and shows how it does",
 		Example: `  outrider config check -c outrider.yaml
-  outrider run -c outrider.yaml`,
+  outrider run -c outrider.yaml
+  outrider ledger stat -c outrider.yaml`,
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -62,7 +63,7 @@ func rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError(fmt.Errorf("%w; see %s --help", err, c.CommandPath()))
 	})
-	root.AddCommand(runCommand(), configCommand(), versionCommand())
+	root.AddCommand(runCommand(), configCommand(), ledgerCommand(), versionCommand())
 	strictArgs(root)
 	return root
 }

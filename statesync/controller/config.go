@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/outrider-agent/outrider/agent/config"
 	"github.com/outrider-agent/outrider/statesync/workload"
@@ -18,11 +19,37 @@ import (
 type Config struct {
 	Kubeconfig config.Path   `yaml:"kubeconfig"` // empty: in-cluster, then ~/.kube/config
 	Namespaces []string      `yaml:"namespaces"` // empty: all
-	Kinds      []string      `yaml:"kinds"`      // empty: all that are known
+	Kinds      []KindConfig  `yaml:"kinds"`      // empty: all that are known
 	Reasons    bool          `yaml:"reasons"`    // report a change of reason alone
 	MaxPending int           `yaml:"max_pending" default:"50000"`
+	Audit      time.Duration `yaml:"audit" default:"10m"` // between two comparisons with the API server; 0: never
+	Ledger     LedgerConfig  `yaml:"ledger"`
 	Sinks      []config.Item `yaml:"sinks" required:"true"`
 }
+
+// KindConfig is a kind of workload to track, and which of its objects: in the
+// file, the name of the kind alone, or a mapping.
+type KindConfig struct {
+	Kind     string `yaml:"kind" required:"true"`
+	Selector string `yaml:"selector"` // of labels: app=x,tier!=dev; empty: all
+}
+
+// UnmarshalText reads the name of a kind.
+func (k *KindConfig) UnmarshalText(text []byte) error {
+	k.Kind = string(text)
+	return nil
+}
+
+// LedgerConfig is how much the ledger may hold.
+type LedgerConfig struct {
+	MaxBytes config.Bytes  `yaml:"max_bytes" default:"2GiB"` // on disk, its write-ahead log included
+	Keep     time.Duration `yaml:"keep" default:"24h"`       // changes that every sink has acknowledged
+}
+
+const (
+	minAudit  = time.Second
+	minLedger = 8 << 20 // below it the write-ahead log alone would be too much
+)
 
 // namespaceName is how Kubernetes names namespaces (RFC 1123 label). Read-only.
 var namespaceName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
@@ -36,19 +63,14 @@ func (c *Config) Validate() error {
 	var errs []error
 	known := slices.Sorted(maps.Keys(workload.Kinds))
 	if len(c.Kinds) == 0 {
-		c.Kinds = known
+		for _, kind := range known {
+			c.Kinds = append(c.Kinds, KindConfig{Kind: kind})
+		}
 	}
 	bad := func(key, got, want string) {
 		errs = append(errs, &config.FieldError{Key: key, Got: got, Want: want})
 	}
-	for i, kind := range c.Kinds {
-		key := fmt.Sprintf("kinds[%d]", i)
-		if _, ok := workload.Kinds[kind]; !ok {
-			bad(key, kind, "one of "+strings.Join(known, ", "))
-		} else if slices.Index(c.Kinds, kind) != i {
-			bad(key, kind+" a second time", "each kind once")
-		}
-	}
+	c.validateKinds(known, bad)
 	for i, ns := range c.Namespaces {
 		key := fmt.Sprintf("namespaces[%d]", i)
 		if !namespaceName.MatchString(ns) {
@@ -65,10 +87,47 @@ func (c *Config) Validate() error {
 	if c.MaxPending < 100 {
 		bad("max_pending", fmt.Sprint(c.MaxPending), "100 or more")
 	}
+	if c.Audit != 0 && c.Audit < minAudit {
+		bad("audit", c.Audit.String(), minAudit.String()+" or more, or 0 for no audits")
+	}
+	if c.Ledger.MaxBytes < minLedger {
+		bad("ledger.max_bytes", c.Ledger.MaxBytes.String(), config.Bytes(minLedger).String()+" or more")
+	}
+	if c.Ledger.Keep < 0 {
+		bad("ledger.keep", c.Ledger.Keep.String(), "0s or more")
+	}
 	if len(c.Sinks) == 0 {
 		bad("sinks", "none", "at least one sink, to which changes go")
 	}
 	return errors.Join(append(errs, c.samePath()...)...)
+}
+
+// validateKinds checks the kinds, and writes their selectors in one way: a
+// selector that is only written otherwise selects nothing else.
+func (c *Config) validateKinds(known []string, bad func(key, got, want string)) {
+	all := map[string]int{}
+	selected := ""
+	for i := range c.Kinds {
+		k := &c.Kinds[i]
+		key := fmt.Sprintf("kinds[%d]", i)
+		if _, ok := workload.Kinds[k.Kind]; !ok {
+			bad(key, k.Kind, "one of "+strings.Join(known, ", "))
+		} else if all[k.Kind]++; all[k.Kind] > 1 {
+			bad(key, k.Kind+" a second time", "each kind once")
+		}
+		if k.Selector == "" {
+			continue
+		}
+		text, err := workload.ParseSelector(k.Selector)
+		if err != nil {
+			bad(key+".selector", strconv.Quote(k.Selector), "labels such as app=web,tier!=dev")
+			continue
+		}
+		k.Selector, selected = text, key
+	}
+	if selected != "" && len(c.Kinds) > 1 {
+		bad(selected+".selector", "a selector beside other kinds", "it as the only kind: pods fold into Jobs, and one of them might be left out")
+	}
 }
 
 // samePath refuses two sinks that would write to one file.

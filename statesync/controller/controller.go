@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
+	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -18,6 +21,7 @@ import (
 	"github.com/outrider-agent/outrider/statesync/delivery"
 	"github.com/outrider-agent/outrider/statesync/kube"
 	"github.com/outrider-agent/outrider/statesync/ledger"
+	"github.com/outrider-agent/outrider/statesync/ledger/inspect"
 	"github.com/outrider-agent/outrider/statesync/watch"
 	"github.com/outrider-agent/outrider/statesync/workload"
 )
@@ -73,7 +77,10 @@ func New(o Options) (_ *Controller, err error) {
 	if c.streams, err = c.makeStreams(); err != nil {
 		return nil, err
 	}
-	c.ledger, err = ledger.Open(ledger.Options{Dir: o.Dir, Log: o.Logger, Registry: o.Registry, Now: o.Now})
+	c.ledger, err = ledger.Open(ledger.Options{
+		Dir: o.Dir, MaxBytes: int64(o.Config.Ledger.MaxBytes), Keep: o.Config.Ledger.Keep,
+		Log: o.Logger, Registry: o.Registry, Now: o.Now,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -88,29 +95,31 @@ func New(o Options) (_ *Controller, err error) {
 // makeStreams says what is watched: each kind in each namespace, and the pods
 // of kinds that pods fold into.
 func (c *Controller) makeStreams() ([]watch.Stream, error) {
-	tracked := map[string]bool{}
-	needPods := false
-	for _, name := range c.opts.Config.Kinds {
-		tracked[name] = true
-		needPods = needPods || workload.Kinds[name].Folds
-	}
 	kinds := c.opts.Config.Kinds
-	if needPods && !tracked["Pod"] {
-		kinds = append([]string{"Pod"}, kinds...)
+	needPods := slices.ContainsFunc(kinds, func(k KindConfig) bool { return workload.Kinds[k.Kind].Folds })
+	havePods := slices.ContainsFunc(kinds, func(k KindConfig) bool { return k.Kind == "Pod" })
+	foldOnly := needPods && !havePods
+	if foldOnly {
+		kinds = append([]KindConfig{{Kind: "Pod"}}, kinds...)
 	}
 	namespaces := c.opts.Config.Namespaces
 	if len(namespaces) == 0 {
 		namespaces = []string{""}
 	}
 	var out []watch.Stream
-	for _, name := range kinds {
+	for _, of := range kinds {
 		for _, ns := range namespaces {
-			k := workload.Kinds[name]
-			source, err := c.client.Collection(k.Group, k.Version, k.Resource, ns, k.List)
+			k := workload.Kinds[of.Kind]
+			source, err := c.client.Collection(kube.CollectionOptions{
+				Group: k.Group, Version: k.Version, Resource: k.Resource, Namespace: ns, Selector: of.Selector,
+				List: k.List, Object: k.Object,
+			})
 			if err != nil {
 				return nil, err
 			}
-			out = append(out, watch.Stream{Kind: k, Namespace: ns, Source: source, FoldOnly: !tracked[name]})
+			out = append(out, watch.Stream{
+				Kind: k, Namespace: ns, Selector: of.Selector, Source: source, FoldOnly: foldOnly && of.Kind == "Pod",
+			})
 		}
 	}
 	return out, nil
@@ -140,6 +149,11 @@ func (c *Controller) addSink(item config.Item) error {
 // Name names the component.
 func (c *Controller) Name() string { return "statesync" }
 
+// Actions are what the agent can be told to do: to look into its ledger.
+func (c *Controller) Actions() map[string]http.Handler {
+	return inspect.Actions(filepath.Join(c.opts.Dir, ledger.File))
+}
+
 // Run syncs until ctx ends. Sinks get what waits for them even while the API
 // server cannot be reached. The ledger stops last: what the watch has read
 // and the sinks have acknowledged becomes durable first.
@@ -158,12 +172,12 @@ func (c *Controller) Run(ctx context.Context) (err error) {
 		})
 	}
 	group.Go(func() error {
-		cluster, epoch, err := c.identify(ctx)
+		cluster, err := c.identify(ctx)
 		if err != nil || ctx.Err() != nil {
 			return err
 		}
 		group.Go(func() error { c.warnOfMissing(ctx); return nil })
-		return c.watch(ctx, cluster, epoch)
+		return c.watch(ctx, cluster)
 	})
 	err = group.Wait()
 	stopRecording()
@@ -172,20 +186,20 @@ func (c *Controller) Run(ctx context.Context) (err error) {
 
 // identify asks which cluster this is until it is told or ctx ends, and ties
 // the ledger to it.
-func (c *Controller) identify(ctx context.Context) (cluster string, epoch int64, err error) {
+func (c *Controller) identify(ctx context.Context) (cluster string, err error) {
 	for wait := 200 * time.Millisecond; ; wait = min(2*wait, identifyMax) {
 		try, cancel := context.WithTimeout(ctx, identifyTimeout)
 		cluster, failure := c.client.ClusterID(try)
 		cancel()
 		if failure == nil {
-			epoch, failure = c.ledger.Identify(cluster)
+			_, failure = c.ledger.Identify(cluster)
 		}
 		switch {
 		case failure == nil:
 			c.trouble.Store(nil)
-			return cluster, epoch, nil
+			return cluster, nil
 		case errors.Is(failure, ledger.ErrOtherCluster):
-			return "", 0, failure
+			return "", failure
 		}
 		if before := c.trouble.Swap(&failure); ctx.Err() == nil && (before == nil || (*before).Error() != failure.Error()) {
 			c.opts.Logger.Warn("cannot identify the cluster; trying again", "err", failure)
@@ -193,7 +207,7 @@ func (c *Controller) identify(ctx context.Context) (cluster string, epoch int64,
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return "", 0, nil // a stop is no error
+			return "", nil // a stop is no error
 		}
 	}
 }
@@ -212,17 +226,14 @@ func (c *Controller) warnOfMissing(ctx context.Context) {
 	}
 }
 
-func (c *Controller) watch(ctx context.Context, cluster string, epoch int64) error {
-	known, err := c.ledger.Workloads(ctx)
-	if err != nil {
-		if ctx.Err() != nil {
-			err = nil // a stop is no error
-		}
-		return err
+func (c *Controller) watch(ctx context.Context, cluster string) error {
+	tracked := make([]string, len(c.opts.Config.Kinds))
+	for i, k := range c.opts.Config.Kinds {
+		tracked[i] = k.Kind
 	}
 	w, err := watch.New(watch.Options{
-		Cluster: cluster, Epoch: epoch, Streams: c.streams, Tracked: c.opts.Config.Kinds, Known: known,
-		Log: c.ledger, MaxPending: c.opts.Config.MaxPending, Reasons: c.opts.Config.Reasons,
+		Cluster: cluster, Streams: c.streams, Tracked: tracked, Log: c.ledger,
+		MaxPending: c.opts.Config.MaxPending, Reasons: c.opts.Config.Reasons, Audit: c.opts.Config.Audit,
 		Registry: c.opts.Registry, QueueMetrics: c.queues, Logger: c.opts.Logger, Now: c.opts.Now,
 	})
 	if err != nil {

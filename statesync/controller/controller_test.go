@@ -2,6 +2,7 @@ package controller
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -21,12 +22,25 @@ func TestConfig(t *testing.T) {
 		want   string
 	}{
 		{"no kinds mean all", Config{Sinks: sinks}, ""},
-		{"a kind that is not known", Config{Kinds: []string{"Pod", "Jobs"}, Sinks: sinks}, "kinds[1]: got Jobs, want one of Job, Pod"},
-		{"a kind twice", Config{Kinds: []string{"Pod", "Pod"}, Sinks: sinks}, "kinds[1]: got Pod a second time, want each kind once"},
+		{"a kind that is not known", Config{Kinds: []KindConfig{{Kind: "Pod"}, {Kind: "Jobs"}}, Sinks: sinks}, "kinds[1]: got Jobs, want one of Job, Pod"},
+		{"a kind twice", Config{Kinds: []KindConfig{{Kind: "Pod"}, {Kind: "Pod"}}, Sinks: sinks}, "kinds[1]: got Pod a second time, want each kind once"},
 		{"a namespace twice", Config{Namespaces: []string{"a", "a"}, Sinks: sinks}, "namespaces[1]: got a a second time, want each namespace once"},
 		{"an empty namespace", Config{Namespaces: []string{""}, Sinks: sinks}, `namespaces[0]: got "", want the name of a namespace; for all of them, leave namespaces out`},
 		{"a pattern for a namespace", Config{Namespaces: []string{"*"}, Sinks: sinks}, `namespaces[0]: got "*", want the name of a namespace; for all of them, leave namespaces out`},
 		{"a kubeconfig that is not there", Config{Kubeconfig: "/no/such", Sinks: sinks}, "kubeconfig: got no such file or directory: /no/such, want a readable file; empty for in-cluster, then ~/.kube/config"},
+		{
+			"a selector that cannot be read",
+			Config{Kinds: []KindConfig{{Kind: "Pod", Selector: "a=b=c"}}, Sinks: sinks},
+			`kinds[0].selector: got "a=b=c", want labels such as app=web,tier!=dev`,
+		},
+		{
+			"a selector beside another kind",
+			Config{Kinds: []KindConfig{{Kind: "Job"}, {Kind: "Pod", Selector: "a=b"}}, Sinks: sinks},
+			"kinds[1].selector: got a selector beside other kinds, want it as the only kind: pods fold into Jobs, and one of them might be left out",
+		},
+		{"audits too often", Config{Audit: time.Millisecond, Sinks: sinks}, "audit: got 1ms, want 1s or more, or 0 for no audits"},
+		{"a ledger too small to work with", Config{Ledger: LedgerConfig{MaxBytes: 1 << 20}, Sinks: sinks}, "ledger.max_bytes: got 1MiB, want 8MiB or more"},
+		{"a time to keep below none", Config{Ledger: LedgerConfig{Keep: -time.Second}, Sinks: sinks}, "ledger.keep: got -1s, want 0s or more"},
 		{"no sinks", Config{}, "sinks: got none, want at least one sink, to which changes go"},
 		{"a bound too small to work with", Config{MaxPending: 9, Sinks: sinks}, "max_pending: got 9, want 100 or more"},
 		{
@@ -40,9 +54,12 @@ func TestConfig(t *testing.T) {
 			if tt.config.MaxPending == 0 {
 				tt.config.MaxPending = 1000
 			}
+			if tt.config.Ledger.MaxBytes == 0 {
+				tt.config.Ledger.MaxBytes = 1 << 30
+			}
 			err := tt.config.Validate()
 			if tt.want == "" {
-				if err != nil || strings.Join(tt.config.Kinds, " ") != "Job Pod" {
+				if err != nil || fmt.Sprint(tt.config.Kinds) != "[{Job } {Pod }]" {
 					t.Errorf("got %v with kinds %q", err, tt.config.Kinds)
 				}
 				return

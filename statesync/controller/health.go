@@ -8,6 +8,7 @@ import (
 
 	"github.com/outrider-agent/outrider/checks/runner"
 	"github.com/outrider-agent/outrider/checks/verdict"
+	"github.com/outrider-agent/outrider/statesync"
 	"github.com/outrider-agent/outrider/statesync/delivery"
 	"github.com/outrider-agent/outrider/statesync/watch"
 )
@@ -19,6 +20,8 @@ const (
 	sinkWarn    = 10 * time.Second // the oldest change not acknowledged
 	sinkFail    = time.Minute
 	ledgerFail  = 5 * time.Second // the first commit that failed
+	tellFor     = time.Hour       // after a gap or a correction
+	tellRescue  = 24 * time.Hour  // after a damaged ledger
 	checkEvery  = time.Second
 )
 
@@ -66,7 +69,11 @@ func (c *Controller) checkLedger(context.Context) verdict.Result {
 	}
 	head, _ := c.ledger.Head()
 	value := float64(head)
-	return verdict.Result{Status: verdict.Pass, Message: fmt.Sprintf("%d changes recorded", head), Value: &value, Unit: "changes"}
+	r := verdict.Result{Status: verdict.Pass, Message: fmt.Sprintf("%d changes recorded", head), Value: &value, Unit: "changes"}
+	if at, report := c.ledger.Rescued(); !at.IsZero() && c.opts.Now().Sub(at) < tellRescue {
+		r.Status, r.Message = verdict.Warn, fmt.Sprintf("the ledger was damaged at %s: %s", at.Format(time.RFC3339), report)
+	}
+	return r
 }
 
 // ledgerFailure: what holds the database locked for a moment, such as a copy
@@ -103,6 +110,9 @@ func streamResult(s watch.Standing, now time.Time) verdict.Result {
 		return r
 	case s.Seen.IsZero():
 		r.Status, r.Message = verdict.Unknown, "nothing read yet"+trouble
+		if s.Resume > 0 {
+			r.Message = fmt.Sprintf("goes on from version %d, nothing read yet%s", s.Resume, trouble)
+		}
 		if s.Failure != nil {
 			r.Status = verdict.Fail
 		}
@@ -113,12 +123,27 @@ func streamResult(s watch.Standing, now time.Time) verdict.Result {
 		r.Status, r.Message = verdict.Fail, fmt.Sprintf("no event or bookmark for %s, want one in %s%s", age.Round(time.Second), streamStale, trouble)
 	case s.Failure != nil:
 		r.Status, r.Message = verdict.Warn, "trying again"+trouble
+	case s.LastGap != nil && now.Sub(s.LastGap.To) < tellFor:
+		r.Status, r.Message = verdict.Warn, gapMessage(s.LastGap)
+	case !s.Corrected.IsZero() && now.Sub(s.Corrected) < tellFor:
+		r.Status, r.Message = verdict.Warn, correctionMessage(s)
 	default:
 		r.Message = fmt.Sprintf("%d objects, last heard %s ago", s.Objects, age.Round(time.Second))
 	}
 	seconds := age.Seconds()
 	r.Value, r.Unit = &seconds, "seconds"
 	return r
+}
+
+func gapMessage(g *statesync.Gap) string {
+	return fmt.Sprintf("a gap (%s): what happened from %s to %s, versions %d to %d, is not known",
+		g.Reason, g.From.Format(time.RFC3339), g.To.Format(time.RFC3339), g.FromRV, g.ToRV)
+}
+
+func correctionMessage(s watch.Standing) string {
+	return fmt.Sprintf("the API server never told of %d objects, the last at %s; the audit found them (%d added, %d changed, %d deleted)",
+		s.Corrections["added"]+s.Corrections["changed"]+s.Corrections["deleted"], s.Corrected.Format(time.TimeOnly),
+		s.Corrections["added"], s.Corrections["changed"], s.Corrections["deleted"])
 }
 
 func checkSink(s delivery.Standing, now time.Time) verdict.Result {

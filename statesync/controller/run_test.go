@@ -37,8 +37,8 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	case strings.HasPrefix(r.URL.Path, "/api/v1/namespaces/kube-system"):
 		fmt.Fprintf(w, `{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"kube-system","uid":%q}}`, uid)
-	case r.URL.Query().Get("watch") == "":
-		w.WriteHeader(http.StatusNotFound)
+	case r.URL.Query().Get("watch") == "": // how far the cluster has come
+		io.WriteString(w, `{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"9"},"items":[]}`)
 	default:
 		s.pods.Add(1)
 		pod := `{"kind":"Pod","apiVersion":"v1","metadata":{"namespace":"n","name":"p","uid":"u","resourceVersion":"5","creationTimestamp":"2026-01-01T00:00:00Z"},"status":{"phase":"Running"}}`
@@ -62,7 +62,7 @@ func start(t *testing.T, dir string, api *apiServer) (c *Controller, stop func()
 	}
 	c, err := New(Options{
 		Config: &Config{
-			Kubeconfig: config.Path(kubeconfig), Kinds: []string{"Pod"}, MaxPending: 1000,
+			Kubeconfig: config.Path(kubeconfig), Kinds: []KindConfig{{Kind: "Pod"}}, MaxPending: 1000,
 			Sinks: []config.Item{{Name: "archive", Kind: "file", Config: &sinks.FileConfig{Path: config.Path(filepath.Join(dir, "changes.ndjson"))}}},
 		},
 		Dir: dir, OpenSink: sinks.Open, Registry: metrics.NewRegistry(), Logger: slog.New(slog.DiscardHandler), Now: time.Now,

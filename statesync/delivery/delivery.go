@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/util/workqueue"
 
+	"github.com/outrider-agent/outrider/internal/failpoint"
 	"github.com/outrider-agent/outrider/metrics"
 	"github.com/outrider-agent/outrider/statesync"
 )
@@ -129,8 +130,8 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	sending, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	var group errgroup.Group
-	if s, ok := d.opts.Sink.(statesync.OrderedSink); ok {
-		group.Go(func() error { d.sendInOrder(ctx, sending, s); return nil })
+	if _, ok := d.opts.Sink.(statesync.OrderedSink); ok {
+		group.Go(func() error { d.sendInOrder(ctx, sending); return nil })
 	} else {
 		group.Go(func() error { d.readIntoLanes(ctx); return nil })
 		for range d.opts.Concurrency {
@@ -227,6 +228,7 @@ func (d *Dispatcher) take(changes []statesync.Change, upTo int64) []*item {
 		d.opts.Logger.Error("changes are missing from the ledger", "sink", d.opts.Name,
 			"missing", missing, "after", d.read, "up_to", upTo)
 	}
+	_ = failpoint.Here("delivery/read")
 	items := make([]*item, len(changes))
 	for i, c := range changes {
 		it := &item{Delivery: statesync.Delivery{Change: c}}
@@ -247,6 +249,7 @@ func (d *Dispatcher) acknowledge(items []*item, sent, now time.Time) {
 		d.observe(it, sent, now)
 	}
 	d.pipe.Out(int64(len(items)))
+	_ = failpoint.Here("delivery/acknowledged")
 	d.standing.Failing = time.Time{}
 	select {
 	case d.room <- struct{}{}:
@@ -316,6 +319,7 @@ func (d *Dispatcher) save() {
 	d.mu.Unlock()
 	if changed {
 		d.opts.Source.SaveCursor(d.opts.Name, acked)
+		_ = failpoint.Here("delivery/saved")
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/outrider-agent/outrider/internal/failpoint"
 	"github.com/outrider-agent/outrider/metrics"
 	"github.com/outrider-agent/outrider/statesync"
 )
@@ -77,7 +78,7 @@ func (d *Dispatcher) sendFirst(ctx context.Context, key statesync.Key) {
 	first := l.items[0]
 	d.mu.Unlock()
 
-	err := d.opts.Sink.Deliver(ctx, []statesync.Delivery{first.Delivery})
+	err := d.deliver(ctx, []statesync.Delivery{first.Delivery})
 	now := d.opts.Now()
 
 	d.mu.Lock()
@@ -100,8 +101,15 @@ func (d *Dispatcher) sendFirst(ctx context.Context, key statesync.Key) {
 	d.queue.Add(key)
 }
 
+func (d *Dispatcher) deliver(ctx context.Context, batch []statesync.Delivery) error {
+	_ = failpoint.Here("delivery/sending")
+	err := d.opts.Sink.Deliver(ctx, batch)
+	_ = failpoint.Here("delivery/sent")
+	return err
+}
+
 // sendInOrder delivers batches in the log's order until ctx ends.
-func (d *Dispatcher) sendInOrder(ctx, sending context.Context, sink statesync.Sink) {
+func (d *Dispatcher) sendInOrder(ctx, sending context.Context) {
 	for {
 		items := d.next(ctx)
 		if items == nil {
@@ -113,7 +121,7 @@ func (d *Dispatcher) sendInOrder(ctx, sending context.Context, sink statesync.Si
 		}
 		for failures := 0; ctx.Err() == nil; {
 			sent := d.opts.Now()
-			err := sink.Deliver(sending, batch)
+			err := d.deliver(sending, batch)
 			now := d.opts.Now()
 			d.mu.Lock()
 			if err == nil {

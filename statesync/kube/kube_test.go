@@ -93,23 +93,23 @@ func TestClusterIDOfAServerInTroubleIsAnError(t *testing.T) {
 	}
 }
 
-func TestAListIsNeverServedFromACacheOfAnyAge(t *testing.T) {
+func TestAListIsOfThePresent(t *testing.T) {
 	var asked []string
 	c := server(t, func(w http.ResponseWriter, r *http.Request) {
 		asked = append(asked, r.URL.String())
 		answer(w, 200, `{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"7"},"items":[{"metadata":{"name":"a"}}]}`)
 	})
-	pods, err := c.Collection("", "v1", "pods", "load", func() runtime.Object { return &corev1.PodList{} })
+	pods, err := c.Collection(CollectionOptions{Version: "v1", Resource: "pods", Namespace: "load", List: func() runtime.Object { return &corev1.PodList{} }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, rv := range []string{"0", "5", ""} {
-		obj, err := pods.List(t.Context(), metav1.ListOptions{ResourceVersion: rv})
+		obj, err := pods.List(t.Context(), metav1.ListOptions{ResourceVersion: rv, ResourceVersionMatch: metav1.ResourceVersionMatchExact})
 		if list, ok := obj.(*corev1.PodList); err != nil || !ok || len(list.Items) != 1 {
 			t.Fatalf("got %v, %v; want a list of one pod", obj, err)
 		}
 	}
-	want := "/api/v1/namespaces/load/pods /api/v1/namespaces/load/pods?resourceVersion=5 /api/v1/namespaces/load/pods"
+	want := "/api/v1/namespaces/load/pods /api/v1/namespaces/load/pods /api/v1/namespaces/load/pods"
 	if got := strings.Join(asked, " "); got != want {
 		t.Errorf("asked %s, want %s", got, want)
 	}
@@ -119,7 +119,7 @@ func TestErrorsOfCallsKeepWhatTheReflectorDecidesBy(t *testing.T) {
 	c := server(t, func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, 410, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Expired","code":410}`)
 	})
-	jobs, err := c.Collection("batch", "v1", "jobs", "", func() runtime.Object { return &batchv1.JobList{} })
+	jobs, err := c.Collection(CollectionOptions{Group: "batch", Version: "v1", Resource: "jobs", List: func() runtime.Object { return &batchv1.JobList{} }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/outrider-agent/outrider/statesync"
 )
 
@@ -55,12 +57,54 @@ func TestKilled(t *testing.T) {
 	wholeEntries(t, l, done)
 	start(t, l)
 	head, _ := l.Head()
-	record(t, l, crashEntry(head/2+1))
+	record(t, l, crashEntry(head/2+1), crashFlush("b", head/2), crashFlush("b", head/2+1))
 	wholeEntries(t, l, head/2+1)
 }
 
-// crashEntry is the i-th entry, from 1: two changes of one workload.
-func crashEntry(i int64) statesync.Entry { return entry("u", 2*i-1, 2) }
+// crashEntry is the i-th entry, from 1: two changes of one workload, and what
+// is kept of stream a.
+func crashEntry(i int64) statesync.Entry {
+	e := entry("u", 2*i-1, 2)
+	flush := crashFlush("a", i)
+	e.Objects, e.Resume = flush.Objects, flush.Resume
+	return e
+}
+
+// crashObjects is how many objects a stream has, of which each flush writes
+// crashFlushed.
+const crashObjects, crashFlushed = 40, 7
+
+// crashFlush is the i-th flush of a stream, from 1: some objects and the resume
+// point.
+func crashFlush(stream string, i int64) statesync.Entry {
+	e := resume(stream, uint64(i))
+	for j := range int64(crashFlushed) {
+		e.Objects = append(e.Objects, statesync.Object{Stream: stream, UID: fmt.Sprint((crashFlushed*i + j) % crashObjects), Body: fmt.Append(nil, i)})
+	}
+	return e
+}
+
+// wholeFlushes fails unless the objects of a stream are those of its resume
+// point, which it returns.
+func wholeFlushes(t *testing.T, l *Ledger, stream string) int64 {
+	t.Helper()
+	version := int64(0)
+	for _, s := range load(t, l).Streams {
+		if s.Stream == stream {
+			version = int64(s.Version)
+		}
+	}
+	want := map[string]string{}
+	for i := range version {
+		for _, o := range crashFlush(stream, i+1).Objects {
+			want[o.UID] = string(o.Body)
+		}
+	}
+	if diff := cmp.Diff(want, objects(t, l, stream)); diff != "" {
+		t.Errorf("stream %s at %d: objects (-want +got):\n%s", stream, version, diff)
+	}
+	return version
+}
 
 // wholeEntries fails unless the ledger holds a prefix of the entries, whole,
 // and at least those that were done.
@@ -74,9 +118,11 @@ func wholeEntries(t *testing.T, l *Ledger, done int64) {
 	if len(got) > 0 && (got[0].Number != 1 || got[0].Seq != 1) {
 		t.Errorf("first change has number %d and seq %d, want 1 and 1", got[0].Number, got[0].Seq)
 	}
-	rows, err := l.Workloads(t.Context())
-	if err != nil || len(rows) != 1 || rows[0].Seq != int64(len(got)) {
-		t.Errorf("rows %+v, %v, want one with seq %d: it is written with its changes", rows, err, len(got))
+	if rows := load(t, l).Rows; len(rows) != 1 || rows[0].Seq != int64(len(got)) {
+		t.Errorf("rows %+v, want one with seq %d: it is written with its changes", rows, len(got))
+	}
+	if a, b := wholeFlushes(t, l, "a"), wholeFlushes(t, l, "b"); 2*a != int64(len(got)) || b > a || b != 0 && b < done {
+		t.Errorf("stream a at %d and b at %d after %d changes and %d entries done", a, b, len(got), done)
 	}
 }
 
@@ -91,8 +137,14 @@ func appendUntilKilled(t *testing.T, dir string) {
 				os.Exit(1) // the parent is gone
 			}
 		}
-		if err := l.Append(t.Context(), e); err != nil {
-			t.Fatal(err)
+		done := e.Done
+		e.Done = nil
+		flush := crashFlush("b", i) // without changes, so it may be written twice
+		flush.Done = done
+		for _, e := range []statesync.Entry{e, flush} {
+			if err := l.Append(t.Context(), e); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }

@@ -105,6 +105,16 @@ func readAll(t testing.TB, l *Ledger) []statesync.Change {
 	return out
 }
 
+// load returns what the ledger holds of the time before.
+func load(t testing.TB, l *Ledger) *statesync.Memory {
+	t.Helper()
+	m, err := l.Load(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
 func ids(changes []statesync.Change) []string {
 	out := make([]string, len(changes))
 	for i, c := range changes {

@@ -8,17 +8,16 @@ package ledger
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"zombiezen.com/go/sqlite"
-	"zombiezen.com/go/sqlite/sqlitex"
 
 	"github.com/outrider-agent/outrider/metrics"
 	"github.com/outrider-agent/outrider/statesync"
@@ -30,6 +29,8 @@ const File = "ledger.db"
 const (
 	backlogEntries = 4096 // entries handed over and not yet durable
 	groupEntries   = 512  // entries that share a transaction, and so an fsync
+	groupBytes     = 8 << 20
+	pageBytes      = 4096 // SQLite's default
 )
 
 // ErrClosed is returned by Append once the ledger has stopped.
@@ -44,6 +45,12 @@ type Options struct {
 	Log      *slog.Logger
 	Registry *metrics.Registry
 	Now      func() time.Time
+
+	// MaxBytes is the bound on the database and its WAL; 0: 2 GiB. At it
+	// nothing more is recorded until the sinks have acknowledged.
+	MaxBytes int64
+	// Keep is how long acknowledged changes are kept, if there is room; 0: 24 h.
+	Keep time.Duration
 }
 
 // Ledger implements [statesync.Log]. Open makes one, Run commits, Close
@@ -51,7 +58,6 @@ type Options struct {
 type Ledger struct {
 	opts    Options
 	path    string
-	file    os.FileInfo   // of the file at path when it was opened
 	slots   chan struct{} // one taken for each waiting entry: the bound
 	more    chan struct{} // holds one token when there may be work for the committer
 	stopped chan struct{} // closed when nothing is taken any more
@@ -59,28 +65,61 @@ type Ledger struct {
 	pipe     *metrics.Pipeline
 	commits  *metrics.Histogram
 	recorded *metrics.Histogram // observed to recorded, for each change
+	checks   *metrics.Histogram // checkpoints
+
+	size      atomic.Int64  // of the database and its WAL, as last measured
+	unchecked atomic.Int64  // bytes written since the last checkpoint, estimated
+	grown     chan struct{} // holds one token when that is worth a checkpoint
+	distrust  atomic.Bool   // a commit failed since the checkpointer opened the file
 
 	mu       sync.Mutex // guards what follows
 	closed   bool
+	file     os.FileInfo // of the file at path when it was opened
 	waiting  []waitingEntry
 	cursors  map[string]int64 // acknowledgements not yet durable, by sink
+	acked    map[string]int64 // durable acknowledgements of the sinks of this run
+	stale    chan struct{}    // closed and replaced when the ledger had to begin anew
+	room     bool             // entries may be committed
 	head     int64
 	wake     chan struct{} // closed and replaced when head moves
 	failure  error         // of the group now being tried; nil: none
 	failedAt time.Time
+	pruned   map[string]int64  // rows deleted, by table
+	upkeep   map[string]upkeep // by step
+
+	generation   int64     // counts the rescues of this run
+	loaded       int64     // the generation that was loaded last
+	losses       []span    // numbers that are known to be gone
+	prunedTo     int64     // numbers up to here may be gone
+	broken       error     // what is wrong with the file, until it is rescued
+	cursorsLost  bool      // a sink without a cursor may have had one
+	rescuedAt    time.Time // zero: never
+	rescueReport string
+
+	full error // why nothing is recorded; the committer's own
+
+	// Who needs several of these takes them in this order.
+
+	writing sync.Mutex // guards what follows: a transaction at a time
+	writer  *sqlite.Conn
+	durable int64 // the number of the last durable change; head follows
+	largest int64 // of the sizes that the file has had
+	ids     map[string]identity
+	streams map[string]int64 // ids of streams, by name
+	retains retention
 
 	readMu sync.Mutex // one reader at a time
 	reader *sqlite.Conn
 
-	writing sync.Mutex // guards what follows: a transaction at a time
-	writer  *sqlite.Conn
-	ids     map[string]identity
+	checking sync.Mutex   // one checkpoint at a time
+	checker  *sqlite.Conn // nil until it is needed
 }
 
 // waitingEntry is an entry that is not durable yet.
 type waitingEntry struct {
 	statesync.Entry
-	since time.Time
+	since      time.Time
+	generation int64 // of the file that the watch had loaded
 }
 
 // identity is what the committer keeps in memory of a workload it has
@@ -94,10 +133,21 @@ func Open(o Options) (*Ledger, error) {
 		slots:   make(chan struct{}, backlogEntries),
 		more:    make(chan struct{}, 1),
 		stopped: make(chan struct{}),
+		grown:   make(chan struct{}, 1),
+		stale:   make(chan struct{}),
+		room:    true,
 		cursors: map[string]int64{},
+		acked:   map[string]int64{},
 		wake:    make(chan struct{}),
-		commits: metrics.NewHistogram(), recorded: metrics.NewHistogram(),
-		ids: map[string]identity{},
+		commits: metrics.NewHistogram(), recorded: metrics.NewHistogram(), checks: metrics.NewHistogram(),
+		pruned: map[string]int64{}, upkeep: map[string]upkeep{},
+		ids: map[string]identity{}, streams: map[string]int64{},
+	}
+	if l.opts.MaxBytes == 0 {
+		l.opts.MaxBytes = defaultMaxBytes
+	}
+	if l.opts.Keep == 0 {
+		l.opts.Keep = defaultKeep
 	}
 	if err := l.open(); err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
@@ -115,30 +165,10 @@ func (l *Ledger) Intact() error {
 	if err != nil {
 		return fmt.Errorf("the ledger was taken away: %w", err)
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if !os.SameFile(now, l.file) {
 		return fmt.Errorf("the ledger was replaced: %s is another file now", l.path)
-	}
-	return nil
-}
-
-func (l *Ledger) open() (err error) {
-	if err := makeFile(l.path); err != nil {
-		return err
-	}
-	if l.writer, err = openConn(l.path); err != nil {
-		return err
-	}
-	if l.file, err = os.Stat(l.path); err != nil {
-		return closeAfter(l.writer, err)
-	}
-	if err := migrate(l.writer); err != nil {
-		return closeAfter(l.writer, err)
-	}
-	if l.head, err = head(l.writer); err != nil {
-		return closeAfter(l.writer, err)
-	}
-	if l.reader, err = openConn(l.path); err != nil {
-		return closeAfter(l.writer, err)
 	}
 	return nil
 }
@@ -158,38 +188,10 @@ func (l *Ledger) Append(ctx context.Context, e statesync.Entry) error {
 		<-l.slots
 		return ErrClosed
 	}
-	l.waiting = append(l.waiting, waitingEntry{Entry: e, since: l.opts.Now()})
+	l.waiting = append(l.waiting, waitingEntry{Entry: e, since: l.opts.Now(), generation: l.loaded})
 	l.pipe.In(1)
 	l.signal()
 	return nil
-}
-
-// Read implements [statesync.Log].
-func (l *Ledger) Read(ctx context.Context, after int64, limit int) ([]statesync.Change, error) {
-	l.readMu.Lock()
-	defer l.readMu.Unlock()
-	if l.reader == nil {
-		return nil, ErrClosed
-	}
-	l.reader.SetInterrupt(ctx.Done())
-	defer l.reader.SetInterrupt(nil)
-	var out []statesync.Change
-	err := sqlitex.Execute(l.reader,
-		"SELECT n, previous, recorded, body FROM changes WHERE n > ? ORDER BY n LIMIT ?",
-		&sqlitex.ExecOptions{Args: []any{after, limit}, ResultFunc: func(s *sqlite.Stmt) error {
-			c := statesync.Change{}
-			if err := json.Unmarshal([]byte(s.ColumnText(3)), &c); err != nil {
-				return fmt.Errorf("change %d: %w", s.ColumnInt64(0), err)
-			}
-			c.Number, c.Previous = s.ColumnInt64(0), s.ColumnInt64(1)
-			c.Recorded = time.Unix(0, s.ColumnInt64(2))
-			out = append(out, c)
-			return nil
-		}})
-	if err != nil {
-		return nil, fmt.Errorf("read ledger after %d: %w", after, err)
-	}
-	return out, nil
 }
 
 // Head returns the number of the last durable change, and a channel that is
@@ -198,62 +200,6 @@ func (l *Ledger) Head() (int64, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.head, l.wake
-}
-
-// Workloads returns every workload that is not known to be gone.
-func (l *Ledger) Workloads(ctx context.Context) ([]statesync.Row, error) {
-	l.readMu.Lock()
-	defer l.readMu.Unlock()
-	if l.reader == nil {
-		return nil, ErrClosed
-	}
-	l.reader.SetInterrupt(ctx.Done())
-	defer l.reader.SetInterrupt(nil)
-	var out []statesync.Row
-	err := sqlitex.Execute(l.reader,
-		"SELECT kind, namespace, name, uid, labels, state, reason, seq, rv, suspended FROM workloads WHERE gone = 0",
-		&sqlitex.ExecOptions{ResultFunc: func(s *sqlite.Stmt) error {
-			r := statesync.Row{
-				Ref:   statesync.Ref{Kind: s.ColumnText(0), Namespace: s.ColumnText(1), Name: s.ColumnText(2), UID: s.ColumnText(3)},
-				State: statesync.State(s.ColumnText(5)), Reason: s.ColumnText(6), Seq: s.ColumnInt64(7),
-				ResourceVersion: uint64(s.ColumnInt64(8)), Suspended: s.ColumnBool(9),
-			}
-			if err := json.Unmarshal([]byte(s.ColumnText(4)), &r.Labels); err != nil {
-				return fmt.Errorf("labels of %s: %w", r.UID, err)
-			}
-			out = append(out, r)
-			return nil
-		}})
-	if err != nil {
-		return nil, fmt.Errorf("read workloads: %w", err)
-	}
-	return out, nil
-}
-
-// Identify ties the ledger to a cluster, at the first start, and returns the
-// epoch. A ledger of another cluster gives [ErrOtherCluster]; after any other
-// error it may be asked again.
-func (l *Ledger) Identify(cluster string) (epoch int64, err error) {
-	l.writing.Lock()
-	defer l.writing.Unlock()
-	if l.writer == nil {
-		return 0, errors.New("identify ledger: it cannot be written now")
-	}
-	if err := sqlitex.Execute(l.writer, "INSERT INTO meta(key, value) VALUES('cluster', ?), ('epoch', '1') ON CONFLICT DO NOTHING",
-		&sqlitex.ExecOptions{Args: []any{cluster}}); err != nil {
-		return 0, fmt.Errorf("identify ledger: %w", err)
-	}
-	known, _, err := readMeta(l.writer, "cluster")
-	if err != nil {
-		return 0, fmt.Errorf("identify ledger: %w", err)
-	}
-	if known != cluster {
-		return 0, fmt.Errorf("%s %w: it is of %s, but the API server says it is %s: set another data_dir", l.path, ErrOtherCluster, known, cluster)
-	}
-	if epoch, err = readNumber(l.writer, "SELECT value FROM meta WHERE key = 'epoch'"); err != nil {
-		return 0, fmt.Errorf("identify ledger: read epoch: %w", err)
-	}
-	return epoch, nil
 }
 
 // Failure returns since when every attempt to commit has failed, and why the
@@ -271,15 +217,24 @@ func (l *Ledger) Close() error {
 }
 
 func (l *Ledger) close() error {
+	l.writing.Lock()
+	defer l.writing.Unlock()
 	l.readMu.Lock()
 	defer l.readMu.Unlock()
+	l.checking.Lock()
+	defer l.checking.Unlock()
+	return l.release()
+}
+
+// release closes every connection. It needs all three locks.
+func (l *Ledger) release() error {
 	var errs []error
-	for _, c := range []*sqlite.Conn{l.reader, l.writer} {
+	for _, c := range []*sqlite.Conn{l.checker, l.reader, l.writer} {
 		if c != nil {
 			errs = append(errs, c.Close())
 		}
 	}
-	l.reader, l.writer = nil, nil
+	l.checker, l.reader, l.writer = nil, nil, nil
 	return errors.Join(errs...)
 }
 
@@ -291,6 +246,7 @@ func (l *Ledger) describe(reg *metrics.Registry) (err error) {
 		return err
 	}
 	return errors.Join(
+		l.describeUpkeep(reg),
 		reg.Func(statesync.StageDesc(), func(yield func(metrics.Point)) {
 			s := l.recorded.Snapshot()
 			yield(metrics.Point{Tags: []string{statesync.StageObservedRecorded, ""}, Hist: &s})

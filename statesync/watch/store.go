@@ -6,9 +6,9 @@ import (
 	"strconv"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/outrider-agent/outrider/internal/failpoint"
 	"github.com/outrider-agent/outrider/statesync"
 	"github.com/outrider-agent/outrider/statesync/workload"
 )
@@ -16,7 +16,8 @@ import (
 // held is an entry of the indexer.
 type held struct {
 	*workload.Object
-	own bool // it tells its own story, whoever comes to control it
+	own     bool   // it tells its own story, whoever comes to control it
+	settled uint64 // resourceVersion of the last delta that is durable with all that it caused
 }
 
 // A delta is one thing that happened to one object.
@@ -26,7 +27,9 @@ type delta struct {
 	folded   bool             // it tells its controller's story
 	removed  bool
 	late     bool // not seen by the live watch as it happened
-	listed   bool // found by a list
+	listed   bool // found by a list or an audit
+	setBack  bool // found by the first list after the cluster was set back
+	stale    bool // the indexer has something newer under the name
 	observed time.Time
 	place    *list.Element // in the stream's inflight list
 }
@@ -71,7 +74,7 @@ func (s *stream) Delete(obj any) error {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
 	s.touch(o.ResourceVersion)
-	s.remove(o, false, s.seen)
+	s.removeAs(&delta{object: o, observed: s.seen})
 	return nil
 }
 
@@ -84,119 +87,82 @@ func (s *stream) Bookmark(version string) error {
 	}
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
-	s.touch(v)
-	return nil
-}
-
-// Replace implements [cache.ReflectorStore]: it takes in a list as the
-// difference to what is known, by UID. What is gone comes first, so that the
-// end of one life of a name is told before the start of the next. It is
-// exempt from the bound: a bound that closed during the first list would
-// never open again.
-func (s *stream) Replace(items []any, version string) error {
-	v, err := parseVersion(version)
-	if err != nil {
-		return fmt.Errorf("list: %w", err)
-	}
-	listed := make([]*workload.Object, 0, len(items))
-	there := make(map[string]bool, len(items)) // UIDs, of those too that cannot be read
-	for _, item := range items {
-		if o := s.reduce(item); o != nil {
-			listed = append(listed, o)
-		}
-		if m, err := meta.Accessor(item); err == nil {
-			there[string(m.GetUID())] = true
-		}
-	}
-	s.w.mu.Lock()
-	defer s.w.mu.Unlock()
-	if s.listed == 0 {
-		s.floor = s.mark()
-	}
-	s.taking = true
-	now := s.w.opts.Now()
-	for _, old := range s.missing(there) {
-		gone := *old
-		gone.ResourceVersion = v
-		s.remove(&gone, true, now)
-	}
-	for _, o := range listed {
-		if old := s.objects[objectKey(o)]; old == nil || old.ResourceVersion != o.ResourceVersion {
-			s.upsert(o, true, now)
-		}
+	if s.own > 0 { // the tap's own: it is no sign of life
+		s.own--
+		return nil
 	}
 	s.touch(v)
-	s.taking, s.synced, s.listing = false, true, false
-	if s.w.gate.closed() {
-		s.pause()
-	}
 	return nil
-}
-
-// missing returns what is known of the stream and not there, by UID: objects
-// of the indexer, and at the first list lives that the log remembers.
-func (s *stream) missing(there map[string]bool) (gone []*workload.Object) {
-	here := make(map[string]bool, len(s.objects))
-	for _, old := range s.objects {
-		here[old.UID] = true
-		if !there[old.UID] {
-			gone = append(gone, old.Object)
-		}
-	}
-	for uid, l := range s.w.lives {
-		if s.synced || here[uid] || there[uid] || l.Kind != s.Kind.Name ||
-			(s.Namespace != "" && l.Namespace != s.Namespace) {
-			continue
-		}
-		gone = append(gone, &workload.Object{
-			Kind: l.Kind, Namespace: l.Namespace, Name: l.Name, UID: uid, Labels: l.Labels,
-		})
-	}
-	return gone
 }
 
 // upsert takes an object in. Another UID under the same name ends the old one
 // first. The lock must be held, as for all that follows.
+//
+// What the log kept may be ahead of the version from which the watch goes on:
+// an event that is older than the indexer's entry tells its own story, or that
+// of an earlier life of the name, and leaves the entry as it is.
 func (s *stream) upsert(o *workload.Object, late bool, now time.Time) {
 	key := objectKey(o)
 	old := s.objects[key]
+	if old != nil && !s.restoring && o.ResourceVersion < old.ResourceVersion {
+		s.append(&delta{stream: s, object: o, folded: !s.tellsItself(o, nil), stale: true, late: late, observed: now})
+		return
+	}
 	if old != nil && old.UID != o.UID {
 		gone := *old.Object
 		gone.ResourceVersion = o.ResourceVersion
-		s.remove(&gone, true, now)
+		s.removeAs(&delta{object: &gone, late: true, observed: now})
 		old = nil
 	}
 	if old != nil && old.Controller.UID != o.Controller.UID {
 		s.w.unfold(old.Object)
 	}
 	h := &held{Object: o, own: s.tellsItself(o, old)}
-	s.objects[key] = h
-	if !h.own {
-		s.w.fold(o)
+	if old != nil && !s.restoring {
+		h.settled = old.settled
 	}
-	s.append(&delta{stream: s, object: o, folded: !h.own, late: late, observed: now})
+	d := &delta{stream: s, object: o, folded: !h.own, late: late, observed: now}
+	if _, wanted := s.key(d); wanted {
+		s.index(h)
+	}
+	s.append(d)
 }
 
-func (s *stream) remove(o *workload.Object, late bool, now time.Time) {
-	old := s.objects[objectKey(o)]
-	if old != nil && old.UID == o.UID {
-		delete(s.objects, objectKey(o))
+// index puts an object into the indexer. A pod is also found by the workload
+// that it folds into, though it may tell a story of its own.
+func (s *stream) index(h *held) {
+	s.objects[objectKey(h.Object)] = h
+	if s.w.folds(h.Object) {
+		s.w.fold(h.Object)
+	}
+}
+
+// removeAs takes an object out; d says which, and how that was found.
+func (s *stream) removeAs(d *delta) {
+	old := s.objects[objectKey(d.object)]
+	if old != nil && old.UID == d.object.UID && (d.late || old.ResourceVersion <= d.object.ResourceVersion) {
+		delete(s.objects, objectKey(d.object))
 		s.w.unfold(old.Object)
 	} else {
 		old = nil
 	}
-	s.append(&delta{stream: s, object: o, folded: !s.tellsItself(o, old), removed: true, late: late, observed: now})
+	d.stream, d.removed, d.folded = s, true, !s.tellsItself(d.object, old)
+	s.append(d)
 }
 
 // tellsItself reports whether an object tells a story of its own: all do but
 // pods of tracked workloads. A pod that had one when a workload adopted it
 // goes on with it, else its story would have no end.
 func (s *stream) tellsItself(o *workload.Object, old *held) bool {
-	if old != nil && old.own || s.w.lives[o.UID] != nil {
-		return true
-	}
-	owner, ok := workload.Kinds[o.Controller.Kind]
-	return !ok || o.Kind != "Pod" || !owner.Folds || owner.Group != o.Controller.Group || !s.w.tracked[owner.Name]
+	return old != nil && old.own || s.w.lives[o.UID] != nil || !s.w.folds(o)
+}
+
+// folds reports whether a tracked workload controls the pod.
+func (w *Watcher) folds(o *workload.Object) bool { return o.Kind == "Pod" && w.foldsInto(o.Controller) }
+
+func (w *Watcher) foldsInto(c workload.Owner) bool {
+	owner, ok := workload.Kinds[c.Kind]
+	return ok && owner.Folds && owner.Group == c.Group && w.tracked[owner.Name]
 }
 
 // fold and unfold keep the index of pods by their controller.
@@ -220,8 +186,9 @@ func (w *Watcher) unfold(pod *workload.Object) {
 // it closes the gate.
 func (s *stream) append(d *delta) {
 	s.pipe.In(1)
-	key, ok := s.key(d)
-	if !ok {
+	_ = failpoint.Here("watch/read")
+	key, wanted := s.key(d)
+	if !wanted {
 		s.pipe.Out(1)
 		return
 	}
@@ -231,6 +198,7 @@ func (s *stream) append(d *delta) {
 	d.place = s.inflight.PushBack(d)
 	s.w.pending[key] = append(s.w.pending[key], d)
 	s.w.queue.Add(key)
+	_ = failpoint.Here("watch/pending")
 	if s.w.total++; s.w.total < s.w.opts.MaxPending {
 		return
 	}
@@ -250,9 +218,20 @@ func (w *Watcher) done(d *delta) {
 	if d.listed {
 		d.stream.listed--
 	}
+	d.stream.settle(d)
 	d.stream.pipe.Out(1)
+	w.less()
+}
+
+// less counts down what is not durable, and wakes who waits for that. The lock
+// must be held.
+func (w *Watcher) less() {
 	if w.total--; w.total <= w.opts.MaxPending/2 {
 		w.gate.open()
+	}
+	if w.total == 0 && w.idle != nil {
+		close(w.idle)
+		w.idle = nil
 	}
 }
 
@@ -279,7 +258,9 @@ func (s *stream) reduce(obj any) *workload.Object {
 // touch notes that the stream lives and has come as far as version.
 func (s *stream) touch(version uint64) {
 	s.seen = s.w.opts.Now()
+	s.reached = s.seen
 	s.version = max(s.version, version)
+	s.highest = max(s.highest, version)
 }
 
 func objectKey(o *workload.Object) string { return o.Namespace + "/" + o.Name }

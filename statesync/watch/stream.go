@@ -3,6 +3,10 @@ package watch
 import (
 	"container/list"
 	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
 	"sync"
 	"time"
 
@@ -16,6 +20,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/outrider-agent/outrider/metrics"
+	"github.com/outrider-agent/outrider/statesync"
 )
 
 // listChunk is how many objects a list asks for at a time, on servers that
@@ -34,43 +39,69 @@ type stream struct {
 	Stream
 	w    *Watcher
 	pipe *metrics.Pipeline
+	ctx  context.Context //nolint:containedctx // of run: the reflector calls its store without one
 
-	objects  map[string]*held // the indexer, by namespace/name
-	inflight *list.List       // of *delta: read and not durable, in the order they were read
-	version  uint64           // resourceVersion of the last event, bookmark or list
-	taking   bool             // a list is being taken in
-	listed   int              // deltas of lists that are not durable
-	floor    uint64           // the low-water mark before those lists
-	synced   bool             // the first list has been taken in
-	seen     time.Time        // of the last event or bookmark, or when a held watch went on
-	failure  error            // of the last call, nil once one succeeds
-	failures int64            // calls that failed
-	waits    bool             // at the gate
-	listing  bool             // a list is being streamed: it is not pending, and not paused
-	current  *tap             // the open watch; nil: none
-	paused   bool             // the last watch was ended by the gate
-	began    time.Time        // when the last watch was opened
-	quick    wait.Backoff     // between watches that end within a second
-	taps     sync.WaitGroup
+	objects   map[string]*held // the indexer, by namespace/name
+	inflight  *list.List       // of *delta: read and not durable, in the order they were read
+	version   uint64           // resourceVersion of the last event, bookmark or list
+	highest   uint64           // that was ever seen in this epoch: the log's objects may be ahead of the resume point
+	taking    bool             // a list or a correction is being taken in
+	restoring bool             // it is the first list of a cluster that was set back
+	listed    int              // deltas of lists, gaps and corrections that are not durable
+	floor     uint64           // the low-water mark before those
+	synced    bool             // the first list has been taken in, or the log's objects
+	seen      time.Time        // of the last event or bookmark, or when a held watch went on
+	reached   time.Time        // when the stream came to its version
+	own       int              // bookmarks of our own that are on their way
+	failure   error            // of the last call, nil once one succeeds
+	failures  int64            // calls that failed
+	waits     bool             // at the gate
+	listing   bool             // a list is being streamed: it is not pending, and not paused
+	current   *tap             // the open watch; nil: none
+	paused    bool             // the last watch was ended by ourselves
+	began     time.Time        // when the last watch was opened
+	quick     wait.Backoff     // between watches that end within a second
+	taps      sync.WaitGroup
+
+	dirty    map[string]kept // what the log does not keep yet, by UID
+	saved    uint64          // the low-water mark as the log has it; 0: none
+	unread   []*held         // from the log: what they cause may not be durable
+	resume   uint64          // where the log says to go on from, until the reflector is told; 0: nowhere
+	resuming uint64          // the version of the list that is our own, and empty, until it is taken in; 0: none
+	graves   []grave         // lives whose object is gone, oldest first
+
+	gap         gaps
+	audits      int64
+	corrections map[string]int64 // by kind
+	corrected   time.Time        // when the last one was
 }
 
 // Standing is where a stream stands.
 type Standing struct {
-	Name     string
-	Objects  int
-	Pending  int       // events read and not durable
-	Mark     uint64    // low-water mark: every event at or below it is reduced, and what follows is durable
-	Synced   bool      // the first list has been taken in
-	Seen     time.Time // the last event or bookmark; zero: none yet
-	Held     bool      // waits at the gate
-	Failure  error     // of the last call to the API server
-	Failures int64     // calls that failed
+	Name        string
+	Objects     int
+	Pending     int              // events read and not durable
+	Mark        uint64           // low-water mark: every event at or below it is reduced, and what follows is durable
+	Resume      uint64           // the mark as the log has it; 0: none yet
+	Synced      bool             // the first list has been taken in, or the log's objects
+	Seen        time.Time        // the last event or bookmark; zero: none yet
+	Held        bool             // waits at the gate
+	Failure     error            // of the last call to the API server
+	Failures    int64            // calls that failed
+	Gaps        int64            // since the log began
+	LastGap     *statesync.Gap   // nil: none since the agent started
+	Audits      int64            // complete ones, since the agent started
+	Corrections map[string]int64 // since the agent started, by what was missed: added, changed, deleted
+	Corrected   time.Time        // when the last one was; zero: never
 }
 
 // run reflects until ctx ends. The loop is the reflector's own but for its
 // handler of errors, which throttles the whole process and logs what the
 // stream's check tells better.
 func (s *stream) run(ctx context.Context) {
+	s.w.mu.Lock()
+	s.ctx = ctx
+	s.w.mu.Unlock()
 	lw := &cache.ListWatch{ListWithContextFunc: s.list, WatchFuncWithContext: s.watch}
 	b := backoff()
 	r := cache.NewReflectorWithOptions(lw, s.Kind.Object(), s, cache.ReflectorOptions{Name: "outrider/" + s.Name(), Backoff: &b})
@@ -96,6 +127,13 @@ func backoff() wait.Backoff {
 }
 
 func (s *stream) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+	if version, ok := s.takeResume(ctx); ok {
+		empty := s.Kind.List()
+		if l, err := meta.ListAccessor(empty); err == nil {
+			l.SetResourceVersion(version)
+		}
+		return empty, nil
+	}
 	s.opened(nil, true)
 	obj, err := s.Source.List(ctx, o)
 	s.called(ctx, err)
@@ -105,9 +143,20 @@ func (s *stream) list(ctx context.Context, o metav1.ListOptions) (runtime.Object
 // watch opens a watch once the gate is open. The reflector asks for it at its
 // own resourceVersion, so nothing is missed while the gate is closed.
 //
-// A server that refuses connections or asks for patience is waited for here:
-// the reflector would do so without an eye on ctx.
+// The first one, which is to begin with a list, begins with what the log
+// remembers: the stream holds the objects already, so the reflector is told
+// that there are none, and how far the log has come.
+//
+// A watch that goes on from a version is tried until it is opened, whatever
+// the error: the reflector would list, and what came and went would be lost
+// though the API server still has it. It would also wait for a server that
+// refuses connections without an eye on ctx.
 func (s *stream) watch(ctx context.Context, o metav1.ListOptions) (kwatch.Interface, error) {
+	if o.SendInitialEvents != nil {
+		if version, ok := s.takeResume(ctx); ok {
+			return s.tap(ctx, s.remembered(version), o), nil
+		}
+	}
 	if wait, quick := s.endedQuickly(); quick {
 		sleep(ctx, wait)
 	}
@@ -115,17 +164,109 @@ func (s *stream) watch(ctx context.Context, o metav1.ListOptions) (kwatch.Interf
 		if err := s.pass(ctx); err != nil {
 			return nil, err
 		}
-		w, err := s.Source.Watch(ctx, o)
+		w, err := s.open(ctx, o)
 		s.called(ctx, err)
 		if err == nil {
+			s.heard()
 			return s.tap(ctx, w, o), nil
 		}
-		if !utilnet.IsConnectionRefused(err) && !apierrors.IsTooManyRequests(err) {
+		if !waits(o, err) {
 			return nil, err
 		}
 		if sleep(ctx, b.Step()); ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
+	}
+}
+
+// waits reports whether to try again to open a watch.
+func waits(o metav1.ListOptions, err error) bool {
+	if o.SendInitialEvents != nil {
+		return utilnet.IsConnectionRefused(err) || apierrors.IsTooManyRequests(err)
+	}
+	return !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) && !errors.Is(err, errSetBack)
+}
+
+// open opens a watch that goes on from a version, once it knows that the
+// cluster has come as far: one that was set back to an earlier time would give
+// other events the versions that we have seen.
+func (s *stream) open(ctx context.Context, o metav1.ListOptions) (kwatch.Interface, error) {
+	if o.SendInitialEvents == nil {
+		one, err := s.Source.List(ctx, metav1.ListOptions{Limit: 1})
+		if err != nil {
+			return nil, err
+		}
+		l, err := meta.ListAccessor(one)
+		if err != nil {
+			return nil, err
+		}
+		if head, err := parseVersion(l.GetResourceVersion()); err != nil {
+			return nil, fmt.Errorf("list of one: %w", err)
+		} else if s.isSetBack(head) {
+			return nil, fmt.Errorf("%w: it is at version %d, and this stream has seen %s", errSetBack, head, o.ResourceVersion)
+		}
+	}
+	return s.Source.Watch(ctx, o)
+}
+
+// isSetBack reports whether the cluster is at an earlier version than the
+// stream has seen, and if so ends the session.
+func (s *stream) isSetBack(head uint64) bool {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	if head >= s.highest {
+		return false
+	}
+	s.w.setBackNow()
+	return true
+}
+
+// setBackNow ends the session.
+func (w *Watcher) setBackNow() {
+	select {
+	case w.setBack <- struct{}{}:
+	default: // it has been told
+	}
+}
+
+// takeResume says where to go on from, once. A call of a session that has
+// ended gets nothing: client-go makes lists in goroutines of their own.
+func (s *stream) takeResume(ctx context.Context) (version string, ok bool) {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	if s.resume == 0 || ctx.Err() != nil {
+		return "", false
+	}
+	s.resume, s.resuming = 0, s.resume
+	return strconv.FormatUint(s.resuming, 10), true
+}
+
+// remembered is a watch that ends as soon as it has said that the list is
+// complete, without an object in it.
+func (s *stream) remembered(version string) kwatch.Interface {
+	end := s.bookmarkAt(version)
+	if o, err := meta.Accessor(end.Object); err == nil {
+		o.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})
+	}
+	events := make(chan kwatch.Event, 1)
+	events <- end
+	close(events)
+	return kwatch.NewProxyWatcher(events)
+}
+
+// expectOwn counts the bookmarks that a tap sends of its own.
+func (s *stream) expectOwn(n int) {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	s.own += n
+}
+
+// heard notes that the API server answers.
+func (s *stream) heard() {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	if s.synced && s.seen.IsZero() {
+		s.seen = s.w.opts.Now()
 	}
 }
 
@@ -146,7 +287,7 @@ func (s *stream) pass(ctx context.Context) error {
 func (s *stream) tap(ctx context.Context, w kwatch.Interface, o metav1.ListOptions) *tap {
 	t := &tap{
 		inner: w, out: make(chan kwatch.Event), bookmark: s.bookmarkAt, version: o.ResourceVersion, listing: o.SendInitialEvents != nil,
-		shutting: make(chan struct{}), stopped: make(chan struct{}),
+		shutting: make(chan struct{}), stopped: make(chan struct{}), own: s.expectOwn,
 		trouble: func(err error, unreadable bool) {
 			if unreadable {
 				s.unreadable(err)
@@ -188,7 +329,7 @@ func (s *stream) opened(t *tap, listing bool) (held bool) {
 	defer s.w.mu.Unlock()
 	s.current, s.listing = t, listing
 	if t != nil {
-		s.began, s.paused = s.w.opts.Now(), false
+		s.began, s.paused = s.w.opts.Now(), s.resuming > 0
 	}
 	s.waits = t == nil && !listing && s.w.gate.closed()
 	return s.waits
@@ -269,7 +410,8 @@ func (s *stream) mark() uint64 {
 
 func (s *stream) standing() Standing {
 	return Standing{
-		Name: s.Name(), Objects: len(s.objects), Pending: s.inflight.Len(), Mark: s.mark(), Synced: s.synced,
+		Name: s.Name(), Objects: len(s.objects), Pending: s.inflight.Len(), Mark: s.mark(), Resume: s.saved, Synced: s.synced,
 		Seen: s.seen, Held: s.waits, Failure: s.failure, Failures: s.failures,
+		Gaps: s.gap.count, LastGap: s.gap.last, Audits: s.audits, Corrections: maps.Clone(s.corrections), Corrected: s.corrected,
 	}
 }

@@ -28,6 +28,7 @@ type tap struct {
 	out      chan kwatch.Event
 	bookmark func(version string) kwatch.Event
 	trouble  func(error, bool) // told of a broken watch, or (true) of an event that cannot be read
+	own      func(n int)       // told of each bookmark of the tap's own, 1 before it is sent, -1 when nobody took it
 
 	shut, stop     sync.Once
 	shutting       chan struct{} // closed when the tap is to end, for now
@@ -111,8 +112,11 @@ func (t *tap) pass(ctx context.Context, e kwatch.Event) bool {
 // sayHowFar sends the bookmark with which a tap ends. A list that is not
 // complete has no version to go on from.
 func (t *tap) sayHowFar(ctx context.Context) {
-	if t.version != "" && !t.listing {
-		t.send(ctx, t.bookmark(t.version))
+	if t.version == "" || t.listing {
+		return
+	}
+	if t.own(1); !t.send(ctx, t.bookmark(t.version)) {
+		t.own(-1)
 	}
 }
 

@@ -2,6 +2,8 @@
 //
 //	API server -> reflector -> store: indexer, pending list of the workload's key, key into the work queue
 //	work queue -> worker: drains the key's list in order, asks the rules, appends to the log
+//	indexer -> flusher: what became durable goes into the log once a second, with how far the stream has come
+//	log -> indexer: at the start, so that the watch goes on from there and the API server tells what was missed
 //
 // The store's methods run on the watch's goroutine and do constant work. The
 // pending list is why no state in between is lost: a queue of keys alone makes
@@ -15,10 +17,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/util/workqueue"
 
 	"github.com/outrider-agent/outrider/metrics"
@@ -35,15 +39,14 @@ const (
 // Options say what is watched and where the changes go.
 type Options struct {
 	Cluster string // part of every ID
-	Epoch   int64
 	Streams []Stream
 	Tracked []string // kinds whose workloads are reported; their pods fold into them
-	Known   []statesync.Row
 	Log     statesync.Log
 
-	MaxPending int  // events read and not yet durable, all streams together; default 50,000
-	Workers    int  // default 4
-	Reasons    bool // report a change of reason alone
+	MaxPending int           // events read and not yet durable, all streams together; default 50,000
+	Workers    int           // default 4
+	Reasons    bool          // report a change of reason alone
+	Audit      time.Duration // between two comparisons of a stream with the API server; 0: never
 
 	Registry     *metrics.Registry
 	QueueMetrics workqueue.MetricsProvider
@@ -51,10 +54,17 @@ type Options struct {
 	Now          func() time.Time
 }
 
-// A Stream is the objects of one kind in one namespace.
+// A Recaller is a [statesync.Log] that can be asked for one row. A row without
+// UID: there is none.
+type Recaller interface {
+	Recall(ctx context.Context, uid string) (statesync.Row, error)
+}
+
+// A Stream is the objects of one kind in one namespace that a selector takes.
 type Stream struct {
 	Kind      workload.Kind
 	Namespace string // empty: all
+	Selector  string // of labels; empty: all
 	Source    Source
 	FoldOnly  bool // read only to tell the story of other workloads
 }
@@ -67,6 +77,37 @@ func (s Stream) Name() string {
 	return s.Kind.Resource + "/" + s.Namespace
 }
 
+// definition says what the stream takes, and for whose story: a stream that
+// takes something else is not gone on with.
+func (w *Watcher) definition(s Stream) string {
+	var parts []string
+	if s.Selector != "" {
+		parts = append(parts, s.Selector)
+	}
+	if s.Kind.Name == "Pod" {
+		for _, kind := range slices.Sorted(maps.Keys(w.tracked)) {
+			if workload.Kinds[kind].Folds {
+				parts = append(parts, "folds into "+kind)
+			}
+		}
+	}
+	if s.FoldOnly {
+		parts = append(parts, "tells no story of its own")
+	}
+	return strings.Join(parts, "; ")
+}
+
+// covers reports whether a workload is of the stream's kind and namespace.
+func (s Stream) covers(r statesync.Ref) bool {
+	return !s.FoldOnly && r.Kind == s.Kind.Name && (s.Namespace == "" || s.Namespace == r.Namespace)
+}
+
+// overlaps reports whether a stream of another name may hold the same objects.
+func (s Stream) overlaps(name string) bool {
+	resource, namespace, _ := strings.Cut(name, "/")
+	return resource == s.Kind.Resource && (namespace == "" || s.Namespace == "" || namespace == s.Namespace)
+}
+
 // Watcher watches streams and appends the changes to a log.
 type Watcher struct {
 	opts    Options
@@ -74,20 +115,30 @@ type Watcher struct {
 	streams []*stream
 	queue   workqueue.TypedInterface[statesync.Key]
 	gate    gate
+	setBack chan struct{} // holds a token when the cluster was set back to an earlier time
 
 	mu      sync.Mutex // guards what follows, and the indexer and pipeline of every stream
+	epoch   int64
 	pending map[statesync.Key][]*delta
 	lives   map[string]*life                       // by UID
 	pods    map[string]map[string]*workload.Object // folded pods, by owner's UID and own UID
 	total   int                                    // deltas of all streams that are not durable
+	idle    chan struct{}                          // closed when total is 0; nil: nobody waits
 }
 
 // A life is what the workers know of one life of a workload. Its fields
-// belong to the worker that holds the workload's key.
+// belong to the worker that holds the workload's key; Ref, Gone and Removed
+// are written with the watcher's lock held.
 type life struct {
 	statesync.Row
-	started    time.Time // when the present run began; zero: not known
-	suspension time.Time // when it was last suspended; zero: not since the agent started
+}
+
+// A grave is a life whose object is gone: it stays for a while, so that an
+// event or an audit that comes late does not bring it back.
+type grave struct {
+	uid     string
+	removed uint64
+	at      time.Time
 }
 
 // New returns a watcher; nothing is read before Run.
@@ -99,18 +150,14 @@ func New(o Options) (*Watcher, error) {
 		o.Workers = defaultWorkers
 	}
 	w := &Watcher{
-		opts: o, tracked: map[string]bool{},
-		pending: map[statesync.Key][]*delta{}, lives: map[string]*life{},
-		pods: map[string]map[string]*workload.Object{},
+		opts: o, tracked: map[string]bool{}, setBack: make(chan struct{}, 1),
+		pending: map[statesync.Key][]*delta{},
 		queue: workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[statesync.Key]{
 			Name: "watch", MetricsProvider: o.QueueMetrics,
 		}),
 	}
 	for _, kind := range o.Tracked {
 		w.tracked[kind] = true
-	}
-	for _, row := range o.Known {
-		w.lives[row.UID] = &life{Row: row}
 	}
 	for _, s := range o.Streams {
 		if err := w.add(s); err != nil {
@@ -126,32 +173,12 @@ func New(o Options) (*Watcher, error) {
 }
 
 func (w *Watcher) add(config Stream) (err error) {
-	s := &stream{Stream: config, w: w, objects: map[string]*held{}, inflight: list.New()}
+	s := &stream{Stream: config, w: w, inflight: list.New(), corrections: map[string]int64{}}
 	s.pipe, err = w.opts.Registry.Pipeline(metrics.PipelineOptions{
 		Name: "watch", Target: config.Name(), Unit: "events", Lock: &w.mu, Queue: s.queued,
 	})
 	w.streams = append(w.streams, s)
 	return err
-}
-
-// Run watches until ctx ends, then gives what is pending to the log, for 1.5
-// seconds at most: the API server still has the rest.
-func (w *Watcher) Run(ctx context.Context) error {
-	var reflectors, workers errgroup.Group
-	for _, s := range w.streams {
-		reflectors.Go(func() error { s.run(ctx); return nil })
-	}
-	drain, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	for range w.opts.Workers {
-		workers.Go(func() error { w.work(drain); return nil })
-	}
-	<-ctx.Done()
-	_ = reflectors.Wait() // they return no errors
-	defer time.AfterFunc(drainTime, cancel).Stop()
-	w.queue.ShutDown()
-	_ = workers.Wait()
-	return nil
 }
 
 // Streams reports every stream's standing.
@@ -166,6 +193,7 @@ func (w *Watcher) Streams() []Standing {
 }
 
 func (w *Watcher) describe() []error {
+	audits := w.describeAudits()
 	series := func(name string, typ metrics.Type, unit, help string, value func(Standing) (float64, bool)) error {
 		return w.opts.Registry.Func(metrics.Desc{
 			Name: "outrider_stream_" + name, Datadog: "outrider.stream." + name, Type: typ,
@@ -178,7 +206,7 @@ func (w *Watcher) describe() []error {
 			}
 		})
 	}
-	return []error{
+	return append(audits, []error{
 		series("objects", metrics.GaugeType, "objects", "Objects that the stream holds.",
 			func(s Standing) (float64, bool) { return float64(s.Objects), true }),
 		series("seen_age_seconds", metrics.GaugeType, "seconds", "Since the stream's last event or bookmark; bookmarks come about once a minute.",
@@ -194,5 +222,9 @@ func (w *Watcher) describe() []error {
 			func(s Standing) (float64, bool) { return float64(s.Mark), s.Synced }),
 		series("call_failures_total", metrics.CounterType, "calls", "Lists and watches that the API server did not answer or refused.",
 			func(s Standing) (float64, bool) { return float64(s.Failures), true }),
-	}
+		series("resume_version", metrics.GaugeType, "version", "The low-water mark as the log has it: after a crash the stream goes on from here.",
+			func(s Standing) (float64, bool) { return float64(s.Resume), s.Resume > 0 }),
+		series("gaps_total", metrics.CounterType, "gaps", "Intervals of which nobody can say what happened, since the log began.",
+			func(s Standing) (float64, bool) { return float64(s.Gaps), true }),
+	}...)
 }

@@ -1,14 +1,10 @@
 package watch
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,281 +15,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	kwatch "k8s.io/apimachinery/pkg/watch"
 
-	"github.com/outrider-agent/outrider/metrics"
 	"github.com/outrider-agent/outrider/statesync"
-	"github.com/outrider-agent/outrider/statesync/workload"
 )
-
-// source is a Source whose server is the test: it streams the list that the
-// test gives, then what the test sends.
-type source struct {
-	empty runtime.Object // for bookmarks
-
-	mu      sync.Mutex
-	objects []runtime.Object // the list
-	version string
-	opened  []string // resourceVersion of each watch that was opened; "list" for a streamed list
-	current chan kwatch.Event
-	stop    chan struct{}
-	fail    error // of the next calls
-	refused int64 // calls that were
-	hasty   bool  // every watch ends at once
-}
-
-func (s *source) List(context.Context, metav1.ListOptions) (runtime.Object, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.refused++
-	return nil, errors.New("this server streams lists")
-}
-
-func (s *source) Watch(_ context.Context, o metav1.ListOptions) (kwatch.Interface, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.fail != nil {
-		s.refused++
-		return nil, s.fail
-	}
-	s.current, s.stop = make(chan kwatch.Event, 1000), make(chan struct{})
-	if _, err := strconv.Atoi(o.ResourceVersion); err != nil && o.ResourceVersion != "" {
-		return nil, apierrors.NewBadRequest("resourceVersion " + o.ResourceVersion)
-	}
-	if o.SendInitialEvents == nil {
-		s.opened = append(s.opened, o.ResourceVersion)
-	} else {
-		s.opened = append(s.opened, "list")
-		for _, obj := range s.objects {
-			s.current <- kwatch.Event{Type: kwatch.Added, Object: obj}
-		}
-		s.current <- kwatch.Event{Type: kwatch.Bookmark, Object: bookmark(s.empty, s.version, true)}
-	}
-	if s.hasty {
-		close(s.current)
-	}
-	return newProxy(s.current, s.stop), nil
-}
-
-// proxy is a watch that ends when it is stopped as client-go's does over
-// HTTP/2: now and then with an ERROR event, for the read that was broken.
-type proxy struct {
-	out  chan kwatch.Event
-	stop chan struct{}
-	once sync.Once
-}
-
-func newProxy(in chan kwatch.Event, stop chan struct{}) *proxy {
-	p := &proxy{out: make(chan kwatch.Event, 1), stop: stop}
-	broken := kwatch.Event{Type: kwatch.Error, Object: &apierrors.NewInternalError(errors.New("http2: response body closed")).ErrStatus}
-	go func() {
-		defer close(p.out)
-		for {
-			select {
-			case e, ok := <-in:
-				if !ok {
-					return
-				}
-				select {
-				case p.out <- e:
-				case <-p.stop:
-					p.out <- broken
-					return
-				}
-			case <-p.stop:
-				p.out <- broken
-				return
-			}
-		}
-	}()
-	return p
-}
-
-func (p *proxy) Stop()                           { p.once.Do(func() { close(p.stop) }) }
-func (p *proxy) ResultChan() <-chan kwatch.Event { return p.out }
-
-func bookmark(empty runtime.Object, version string, initialEnd bool) runtime.Object {
-	b := empty.DeepCopyObject()
-	m := b.(metav1.Object)
-	m.SetResourceVersion(version)
-	if initialEnd {
-		m.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})
-	}
-	return b
-}
-
-func (s *source) send(typ kwatch.EventType, obj runtime.Object) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.current <- kwatch.Event{Type: typ, Object: obj}
-}
-
-// relist ends the watch so that the reflector lists again, and gives it this.
-func (s *source) relist(version string, objects ...runtime.Object) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.objects, s.version = objects, version
-	s.current <- kwatch.Event{Type: kwatch.Error, Object: &apierrors.NewResourceExpired("too old").ErrStatus}
-}
-
-func (s *source) watches() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]string(nil), s.opened...)
-}
-
-// record is a Log that keeps what it is given; entries become durable when
-// the test lets them.
-type record struct {
-	mu      sync.Mutex
-	entries []statesync.Entry
-	hold    bool
-	held    []func()
-}
-
-func (r *record) Append(_ context.Context, e statesync.Entry) error {
-	r.mu.Lock()
-	r.entries = append(r.entries, e)
-	if r.hold {
-		r.held = append(r.held, e.Done)
-		r.mu.Unlock()
-		return nil
-	}
-	r.mu.Unlock()
-	e.Done()
-	return nil
-}
-
-func (r *record) release() {
-	r.mu.Lock()
-	held := r.held
-	r.held, r.hold = nil, false
-	r.mu.Unlock()
-	for _, done := range held {
-		done()
-	}
-}
-
-// story is every change, a line each.
-func (r *record) story() []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var out []string
-	for _, e := range r.entries {
-		for _, c := range e.Changes {
-			line := fmt.Sprintf("%s %d %s>%s", c.Workload.UID, c.Seq, c.From, c.To)
-			if c.Reason != "" {
-				line += " " + c.Reason
-			}
-			if c.Reconstructed {
-				line += " reconstructed"
-			}
-			if c.ObservedLate {
-				line += " late"
-			}
-			out = append(out, line)
-		}
-		if e.Row.Gone {
-			out = append(out, e.Row.UID+" gone")
-		}
-	}
-	return out
-}
-
-func pod(name, uid string, version int, phase corev1.PodPhase, edits ...func(*corev1.Pod)) *corev1.Pod {
-	p := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: "load", Name: name, UID: types.UID(uid), ResourceVersion: strconv.Itoa(version),
-			CreationTimestamp: metav1.Unix(1_800_000_000, 0),
-		},
-		Status: corev1.PodStatus{Phase: phase},
-	}
-	for _, edit := range edits {
-		edit(p)
-	}
-	return p
-}
-
-func ownedBy(job, uid string) func(*corev1.Pod) {
-	return func(p *corev1.Pod) {
-		yes := true
-		p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "Job", Name: job, UID: types.UID(uid), Controller: &yes}}
-	}
-}
-
-func job(name, uid string, version int, edits ...func(*batchv1.Job)) *batchv1.Job {
-	j := &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Namespace: "load", Name: name, UID: types.UID(uid), ResourceVersion: strconv.Itoa(version)}}
-	for _, edit := range edits {
-		edit(j)
-	}
-	return j
-}
-
-func with(typ batchv1.JobConditionType, status corev1.ConditionStatus) func(*batchv1.Job) {
-	return func(j *batchv1.Job) {
-		j.Status.Conditions = append(j.Status.Conditions, batchv1.JobCondition{Type: typ, Status: status})
-	}
-}
-
-// world is a watcher with the sources behind it, run in a bubble of
-// synthetic time.
-type world struct {
-	w          *Watcher
-	pods, jobs *source
-	log        *record
-	reg        *metrics.Registry
-	stop       func() // and wait
-}
-
-func start(t *testing.T, edit func(*Options), listed ...runtime.Object) *world {
-	t.Helper()
-	x := &world{
-		pods: &source{empty: &corev1.Pod{}, objects: listed, version: "100"},
-		jobs: &source{empty: &batchv1.Job{}, version: "100"},
-		log:  &record{}, reg: metrics.NewRegistry(),
-	}
-	o := Options{
-		Cluster: "c", Epoch: 1, Tracked: []string{"Pod", "Job"}, Log: x.log, Registry: x.reg,
-		Streams: []Stream{{Kind: workload.Kinds["Pod"], Source: x.pods}, {Kind: workload.Kinds["Job"], Source: x.jobs}},
-		Logger:  slog.New(slog.DiscardHandler), Now: time.Now, Workers: 2,
-	}
-	if edit != nil {
-		edit(&o)
-	}
-	var err error
-	if x.w, err = New(o); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- x.w.Run(ctx) }()
-	x.stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(func() {
-		x.stop()
-		synctest.Wait()
-		for _, p := range x.reg.Pipelines() {
-			if balance, ok := p.Balance(); balance != 0 || !ok {
-				t.Errorf("pipeline %s %s: balance %d (known: %v), want 0", p.Name, p.Target, balance, ok)
-			}
-		}
-	})
-	synctest.Wait()
-	return x
-}
-
-func (x *world) want(t *testing.T, want ...string) {
-	t.Helper()
-	synctest.Wait()
-	if diff := cmp.Diff(want, x.log.story()); diff != "" {
-		t.Errorf("story (-want +got)\n%s", diff)
-	}
-}
 
 func TestEveryStateIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -352,18 +77,16 @@ func TestAnotherLifeOnTheLiveWatchEndsTheOldOne(t *testing.T) {
 func TestWhatTheLogKnowsIsNotToldAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		known := func(uid, name string, state statesync.State) statesync.Row {
-			return statesync.Row{Ref: statesync.Ref{Kind: "Pod", Namespace: "load", Name: name, UID: uid}, State: state, Seq: 2, ResourceVersion: 40}
+			return statesync.Row{Ref: statesync.Ref{Kind: "Pod", Namespace: "load", Name: name, UID: uid}, State: state, Epoch: 1, Seq: 2, ResourceVersion: 40}
 		}
 		x := start(t, func(o *Options) {
-			o.Known = []statesync.Row{
-				known("u1", "a", statesync.Running), known("u2", "b", statesync.Running),
-				known("u3", "c", statesync.Succeeded), known("u4", "d", statesync.Queued),
-			}
+			o.Log = newRecord(known("u1", "a", statesync.Running), known("u2", "b", statesync.Running),
+				known("u3", "c", statesync.Succeeded), known("u4", "d", statesync.Queued))
 		}, pod("a", "u1", 50, "Running"), pod("c", "u3", 51, "Succeeded"), pod("d", "u4", 52, "Running"))
 		synctest.Wait()
 		got := strings.Join(slices.Sorted(slices.Values(x.log.story())), "; ")
 		// a is where it was, b went while nobody looked, c had ended, d moved on.
-		want := "u2 3 Running>Cancelled Deleted late; u2 gone; u4 3 Queued>Running late"
+		want := "pods gap 1 Redefined 0-100; u2 3 Running>Cancelled Deleted late; u2 gone; u4 3 Queued>Running late"
 		if got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
@@ -374,16 +97,17 @@ func TestAnEventAtOrBelowTheLastChangeTellsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := start(t, func(o *Options) {
 			o.Reasons = true
-			o.Known = []statesync.Row{{
+			o.Log = newRecord(statesync.Row{
 				Ref:   statesync.Ref{Kind: "Pod", Namespace: "load", Name: "a", UID: "u1"},
-				State: statesync.Queued, Reason: "ImagePullBackOff", Seq: 3, ResourceVersion: 60,
-			}}
+				State: statesync.Queued, Reason: "ImagePullBackOff", Epoch: 1, Seq: 3, ResourceVersion: 60,
+			})
 		}, pod("a", "u1", 55, "Pending"))
-		x.want(t)
+		gap := "pods gap 1 Redefined 0-100"
+		x.want(t, gap)
 		x.pods.send(kwatch.Modified, pod("a", "u1", 60, "Pending"))
-		x.want(t)
+		x.want(t, gap)
 		x.pods.send(kwatch.Modified, pod("a", "u1", 101, "Pending"))
-		x.want(t, "u1 4 Queued>Queued")
+		x.want(t, gap, "u1 4 Queued>Queued")
 	})
 }
 
@@ -496,9 +220,7 @@ func TestAnOrphanLeavesTheIndexOfItsOwner(t *testing.T) {
 func TestTheGateHoldsTheWatchAndLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := start(t, func(o *Options) { o.MaxPending = 10 })
-		x.log.mu.Lock()
-		x.log.hold = true
-		x.log.mu.Unlock()
+		x.log.stall(0)
 		for i := range 10 {
 			x.pods.send(kwatch.Added, pod(fmt.Sprintf("p%d", i), fmt.Sprintf("u%d", i), 101+i, "Pending"))
 		}
@@ -510,7 +232,7 @@ func TestTheGateHoldsTheWatchAndLosesNothing(t *testing.T) {
 		if got := x.pods.watches(); len(got) != 1 {
 			t.Errorf("watches opened: %q, want only the first while the gate is closed", got)
 		}
-		x.log.release()
+		x.log.release(-1)
 		synctest.Wait()
 		if got := x.pods.watches(); len(got) != 2 || got[1] != "110" {
 			t.Fatalf("watches of pods: %q, want a second from 110, and no list", got)
@@ -564,7 +286,7 @@ func TestAStreamThatFailsSaysSoAndDeletesNothing(t *testing.T) {
 		if s := x.w.Streams()[0]; s.Failure != nil || s.Mark != 200 {
 			t.Errorf("failure %v, mark %d; want none and 200", s.Failure, s.Mark)
 		}
-		x.want(t, "u1 1 >Queued late")
+		x.want(t, "u1 1 >Queued late", "pods gap 1 Expired 100-200")
 	})
 }
 
@@ -626,16 +348,14 @@ func TestAServerThatRefusesIsWaitedForWithAnEyeOnTheStop(t *testing.T) {
 func TestTheMarkWaitsForAllOfAList(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := start(t, nil, pod("a", "u1", 50, "Pending"), pod("b", "u2", 60, "Pending"))
-		x.log.mu.Lock()
-		x.log.hold = true
-		x.log.mu.Unlock()
+		x.log.stall(0)
 		x.pods.relist("200", pod("a", "u1", 150, "Running"))
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		if s := x.w.Streams()[0]; s.Mark != 100 || s.Pending != 2 {
 			t.Errorf("mark %d with %d pending, want 100 with 2: the list at 200 is not durable", s.Mark, s.Pending)
 		}
-		x.log.release()
+		x.log.release(-1)
 		synctest.Wait()
 		if s := x.w.Streams()[0]; s.Mark != 200 {
 			t.Errorf("mark %d, want 200", s.Mark)
@@ -653,7 +373,7 @@ func TestAnEventThatCannotBeReadIsCountedAndListedAgain(t *testing.T) {
 		x.pods.mu.Unlock()
 		x.pods.send(kwatch.Added, bad)
 		time.Sleep(10 * time.Second)
-		x.want(t, "u1 1 >Queued reconstructed late", "u1 2 Queued>Running late")
+		x.want(t, "pods gap 1 Expired 100-102", "u1 1 >Queued reconstructed late", "u1 2 Queued>Running late")
 		for _, p := range x.reg.Pipelines() {
 			if p.Target == "pods" && p.Dropped["unreadable"] != 1 {
 				t.Errorf("dropped %v, want one unreadable", p.Dropped)
@@ -673,7 +393,7 @@ func TestAnObjectThatCannotBeReadInAListIsNotDeleted(t *testing.T) {
 		if err := w.Replace([]any{bad}, "200"); err != nil {
 			t.Fatal(err)
 		}
-		x.want(t, "u1 1 >Queued reconstructed late", "u1 2 Queued>Running late")
+		x.want(t, "u1 1 >Queued reconstructed late", "u1 2 Queued>Running late", "pods gap 1 Expired 100-200")
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/outrider-agent/outrider/internal/failpoint"
 	"github.com/outrider-agent/outrider/statesync"
 	"github.com/outrider-agent/outrider/statesync/workload"
 )
@@ -22,59 +23,69 @@ func (w *Watcher) work(ctx context.Context) {
 
 // drain takes a key's pending list and gives what it causes to the log, in
 // order. Nothing goes back to the queue: a later delta of the key would
-// overtake it.
+// overtake it. A delta that causes nothing takes its place in the log's queue
+// too: its object may be kept only when what came before it is durable.
 func (w *Watcher) drain(ctx context.Context, key statesync.Key) {
 	w.mu.Lock()
 	deltas := w.pending[key]
 	delete(w.pending, key)
 	w.mu.Unlock()
 	for _, d := range deltas {
-		entry, wanted := w.reduce(d)
-		if !wanted {
-			w.done(d)
-			continue
+		entry, err := w.reduce(ctx, d)
+		if err != nil {
+			return // the agent stops: what is not durable stays with the API server
 		}
+		_ = failpoint.Here("watch/reduced")
 		entry.Done = func() { w.done(d) }
 		if err := w.opts.Log.Append(ctx, entry); err != nil {
-			// The agent stops: what is not durable stays with the API server.
 			return
 		}
+		_ = failpoint.Here("watch/appended")
 	}
 }
 
-// reduce says what a delta causes; false when nothing is to be recorded.
-func (w *Watcher) reduce(d *delta) (statesync.Entry, bool) {
+// reduce says what a delta causes; an entry that holds nothing when that is
+// nothing. It returns an error only when ctx ends.
+func (w *Watcher) reduce(ctx context.Context, d *delta) (statesync.Entry, error) {
 	if d.folded {
-		return w.reducePod(d)
+		return w.reducePod(d), nil
+	}
+	l, err := w.life(ctx, d)
+	if err != nil {
+		return statesync.Entry{}, err
 	}
 	o := d.object
-	l := w.life(o)
+	// Replayed: its changes are in the log. A list has the version of the list
+	// for what is gone, and what the configuration selects again is as it was.
+	replayed := l.Epoch == w.epoch && o.ResourceVersion <= l.ResourceVersion
 	if l.State.Ended() {
-		if !d.removed {
-			return statesync.Entry{}, false
-		}
-		return w.bury(l), true
+		return w.reduceEnded(d, l, replayed && !d.late), nil
 	}
-	if !d.removed && o.ResourceVersion <= l.ResourceVersion {
-		return statesync.Entry{}, false // replayed; its changes are in the log
+	if replayed && (!d.late || !d.removed) {
+		return statesync.Entry{}, nil
+	}
+	status := workload.Assess(o)
+	if d.removed {
+		if status, err = w.removed(ctx, d); err != nil {
+			return statesync.Entry{}, err
+		}
 	}
 	before := l.Row
 	var changes []statesync.Change
-	status := workload.Assess(o)
-	if d.removed {
-		status = workload.Removed(o)
-	}
 	steps := workload.Steps(l.before(), status, o)
 	if len(steps) == 0 && w.opts.Reasons && status.State == l.State && status.Reason != l.Reason {
+		steps = []workload.Status{status}
+	}
+	if w.ranBefore(l, status) {
 		steps = []workload.Status{status}
 	}
 	for _, step := range steps {
 		changes = append(changes, w.change(d, l, step, 0))
 	}
 	if status.Suspended {
-		l.suspension = status.Occurred
+		l.Suspension = status.Occurred
 	}
-	l.Suspended, l.started = status.Suspended, o.Started
+	l.Suspended, l.Started = status.Suspended, o.Started
 	if pod, runs := w.runningPod(l); runs {
 		changes = append(changes, w.change(d, l, pod, 0))
 	}
@@ -82,28 +93,88 @@ func (w *Watcher) reduce(d *delta) (statesync.Entry, bool) {
 		l.ResourceVersion = o.ResourceVersion
 	}
 	if d.removed {
-		w.forget(l)
+		w.bury(d, l)
 	}
-	entry := statesync.Entry{Changes: changes, Row: l.Row}
-	return entry, len(changes) > 0 || d.removed || before.Suspended != l.Suspended
+	moved := before.Suspended != l.Suspended || workload.Kinds[l.Kind].Folds && !before.Started.Equal(l.Started)
+	if len(changes) == 0 && !d.removed && !moved {
+		return statesync.Entry{}, nil
+	}
+	return statesync.Entry{Changes: changes, Row: l.Row}, nil
+}
+
+// ranBefore reports whether a life that ran does not run any more, because the
+// cluster was set back to a time at which it did not. Of a workload that its
+// pods set running they will tell.
+func (w *Watcher) ranBefore(l *life, now workload.Status) bool {
+	return l.Epoch < w.epoch && l.State == statesync.Running && now.State == statesync.Queued && !workload.Kinds[l.Kind].Folds
+}
+
+// reduceEnded: nothing follows an end, but that the object goes; and that it
+// is selected again after it was not, or lives again in a cluster that was set
+// back to a time before the end.
+func (w *Watcher) reduceEnded(d *delta, l *life, replayed bool) statesync.Entry {
+	if d.removed {
+		w.bury(d, l)
+		return statesync.Entry{Row: l.Row}
+	}
+	wasGone, o := l.Gone, d.object
+	if replayed || wasGone && !d.late && l.Epoch == w.epoch && o.ResourceVersion <= l.Removed {
+		return statesync.Entry{}
+	}
+	w.revive(l)
+	status := workload.Assess(o)
+	if l.State != statesync.Untracked && (l.Epoch == w.epoch || status.State.Ended()) {
+		if !wasGone {
+			return statesync.Entry{}
+		}
+		return statesync.Entry{Row: l.Row} // it is there again, and has ended still
+	}
+	changes := []statesync.Change{w.change(d, l, status, 0)}
+	l.Suspended, l.Started = status.Suspended, o.Started
+	if pod, runs := w.runningPod(l); runs {
+		changes = append(changes, w.change(d, l, pod, 0))
+	}
+	l.ResourceVersion = o.ResourceVersion
+	return statesync.Entry{Changes: changes, Row: l.Row}
+}
+
+// removed says which end a removal gives. With a selector, an object that is
+// no longer in the stream may live on: the API server is asked.
+func (w *Watcher) removed(ctx context.Context, d *delta) (workload.Status, error) {
+	if d.stream.Selector != "" {
+		there, err := d.stream.stillThere(ctx, d.object)
+		if err != nil {
+			return workload.Status{}, err
+		}
+		if there {
+			return workload.Untracked(d.object.Ref()), nil
+		}
+	}
+	if d.setBack {
+		return workload.SetBack(d.object), nil
+	}
+	return workload.Removed(d.object), nil
 }
 
 // reducePod says what a folded pod causes: it may move its owner to Running.
 // A pod never starts an owner; one that runs before its owner is seen is
 // found in the indexer when the owner comes.
-func (w *Watcher) reducePod(d *delta) (statesync.Entry, bool) {
+func (w *Watcher) reducePod(d *delta) statesync.Entry {
 	w.mu.Lock()
 	l := w.lives[d.object.Controller.UID]
+	if l != nil && !owns(l.Ref, d.object) {
+		l = nil
+	}
 	w.mu.Unlock()
 	if l == nil || d.removed {
-		return statesync.Entry{}, false
+		return statesync.Entry{}
 	}
 	step, moves := workload.PodRuns(l.before(), d.object)
 	if !moves {
-		return statesync.Entry{}, false
+		return statesync.Entry{}
 	}
 	change := w.change(d, l, step, l.ResourceVersion)
-	return statesync.Entry{Changes: []statesync.Change{change}, Row: l.Row}, true
+	return statesync.Entry{Changes: []statesync.Change{change}, Row: l.Row}
 }
 
 // runningPod looks in the indexer for a pod that moves its owner.
@@ -111,20 +182,33 @@ func (w *Watcher) runningPod(l *life) (workload.Status, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, pod := range w.pods[l.UID] {
-		if step, moves := workload.PodRuns(l.before(), pod); moves {
+		if step, moves := workload.PodRuns(l.before(), pod); moves && owns(l.Ref, pod) {
 			return step, true
 		}
 	}
 	return workload.Status{}, false
 }
 
+// owns reports whether the pod's owner is the workload, not only by its UID:
+// the API server does not check what an ownerReference says.
+func owns(r statesync.Ref, pod *workload.Object) bool {
+	return r.Namespace == pod.Namespace && r.Kind == pod.Controller.Kind && r.Name == pod.Controller.Name
+}
+
 // change makes the next change of a life, and moves the life to it. owner is
 // the owner's last emitted resourceVersion when a folded pod causes it, else 0.
 func (w *Watcher) change(d *delta, l *life, step workload.Status, owner uint64) statesync.Change {
 	l.Seq++
+	if l.Epoch != w.epoch { // versions have begun anew
+		l.Epoch, l.ResourceVersion = w.epoch, 0
+	}
+	if l.State == statesync.Untracked || step.State == statesync.Untracked {
+		owner = uint64(l.Seq) // the event need not be a new one
+	}
+	resource := workload.Kinds[d.object.Kind].Resource
 	c := statesync.Change{
-		ID:      statesync.ChangeID(w.opts.Cluster, w.opts.Epoch, l.UID, d.stream.Kind.Resource, d.object.ResourceVersion, owner, step.State),
-		Cluster: w.opts.Cluster, Epoch: w.opts.Epoch, Workload: l.Ref,
+		ID:      statesync.ChangeID(w.opts.Cluster, w.epoch, l.UID, resource, d.object.ResourceVersion, owner, step.State),
+		Cluster: w.opts.Cluster, Epoch: w.epoch, Workload: l.Ref,
 		From: l.State, To: step.State, Reason: step.Reason, Message: step.Message, ExitCode: step.ExitCode,
 		Seq: l.Seq, Occurred: step.Occurred, Observed: d.observed,
 		Reconstructed: step.Reconstructed, ObservedLate: d.late,
@@ -136,32 +220,51 @@ func (w *Watcher) change(d *delta, l *life, step workload.Status, owner uint64) 
 	return c
 }
 
-// life returns what is known of the object's life, beginning one if need be.
-func (w *Watcher) life(o *workload.Object) *life {
+// life returns what is known of the delta's life, beginning one if need be. A
+// stream with a selector may be told again of a life that it had let go, and
+// that only the log remembers.
+func (w *Watcher) life(ctx context.Context, d *delta) (*life, error) {
+	o := d.object
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	l := w.lives[o.UID]
+	w.mu.Unlock()
 	if l == nil {
 		l = &life{}
-		w.lives[o.UID] = l
+		if log, ok := w.opts.Log.(Recaller); ok && d.stream.Selector != "" {
+			err := w.insist(ctx, "ask the log for "+o.UID, func() (err error) {
+				l.Row, err = log.Recall(ctx, o.UID)
+				return err
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
 	}
-	l.Ref = o.Ref()
-	return l
-}
-
-// bury records that the object of an ended life is gone.
-func (w *Watcher) bury(l *life) statesync.Entry {
-	w.forget(l)
-	return statesync.Entry{Row: l.Row}
-}
-
-func (w *Watcher) forget(l *life) {
-	l.Gone = true
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.lives, l.UID)
+	w.lives[o.UID] = l
+	l.Ref, l.Stream = o.Ref(), d.stream.Name()
+	return l, nil
+}
+
+// bury notes that a life's object is gone, or no longer selected.
+func (w *Watcher) bury(d *delta, l *life) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if l.Gone {
+		return
+	}
+	l.Gone, l.Removed = true, d.object.ResourceVersion
+	d.stream.graves = append(d.stream.graves, grave{uid: l.UID, removed: l.Removed, at: w.opts.Now()})
+}
+
+// revive notes that a life's object is there again.
+func (w *Watcher) revive(l *life) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	l.Gone, l.Removed = false, 0
 }
 
 func (l *life) before() workload.Before {
-	return workload.Before{State: l.State, Suspended: l.Suspended, Started: l.started, Suspension: l.suspension}
+	return workload.Before{State: l.State, Suspended: l.Suspended, Started: l.Started, Suspension: l.Suspension}
 }

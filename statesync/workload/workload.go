@@ -11,57 +11,68 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/outrider-agent/outrider/statesync"
 )
 
-// An Object is a Kubernetes object reduced to what the rules read.
+// An Object is a Kubernetes object reduced to what the rules read. The log
+// keeps it in JSON: a field that gets another name is not read there any more.
 type Object struct {
-	Kind, Namespace, Name, UID string
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	UID       string `json:"uid"`
 
-	ResourceVersion uint64
-	Labels          map[string]string
-	Controller      Owner     // zero: no controller owns it
-	Created         time.Time // creationTimestamp
-	DeleteRequested time.Time // deletionTimestamp less the grace period; zero: nobody asked
-	Started         time.Time // status.startTime
-	Completed       time.Time // a Job's status.completionTime
+	ResourceVersion uint64            `json:"rv"`
+	Labels          map[string]string `json:"labels,omitzero"`
+	Controller      Owner             `json:"controller,omitzero"`       // zero: no controller owns it
+	Created         time.Time         `json:"created,omitzero"`          // creationTimestamp
+	DeleteRequested time.Time         `json:"delete_requested,omitzero"` // deletionTimestamp less the grace period; zero: nobody asked
+	Started         time.Time         `json:"started,omitzero"`          // status.startTime
+	Completed       time.Time         `json:"completed,omitzero"`        // a Job's status.completionTime
 
-	Phase      string // a Pod's
-	Reason     string // a Pod's status.reason
-	Message    string // a Pod's status.message
-	Suspend    bool   // a Job's spec.suspend
-	Conditions []Condition
-	Containers []Container
+	Phase      string      `json:"phase,omitzero"`   // a Pod's
+	Reason     string      `json:"reason,omitzero"`  // a Pod's status.reason
+	Message    string      `json:"message,omitzero"` // a Pod's status.message
+	Suspend    bool        `json:"suspend,omitzero"` // a Job's spec.suspend
+	Conditions []Condition `json:"conditions,omitzero"`
+	Containers []Container `json:"containers,omitzero"`
 }
 
 // Owner is the controller that an object belongs to.
 type Owner struct {
-	Group, Kind, Name, UID string
+	Group string `json:"group,omitzero"`
+	Kind  string `json:"kind"`
+	Name  string `json:"name"`
+	UID   string `json:"uid"`
 }
 
 // A Condition is one entry of status.conditions.
 type Condition struct {
-	Type, Reason, Message string
-	True                  bool
-	Since                 time.Time // lastTransitionTime
+	Type    string    `json:"type"`
+	Reason  string    `json:"reason,omitzero"`
+	Message string    `json:"message,omitzero"`
+	True    bool      `json:"true,omitzero"`
+	Since   time.Time `json:"since,omitzero"` // lastTransitionTime
 }
 
 // A Container is one entry of a Pod's container statuses, init containers
 // first.
 type Container struct {
-	Name              string
-	Init              bool
-	Waiting           string // reason; empty: it does not wait
-	WaitingMessage    string
-	Terminated        bool
-	Reason            string // of the termination
-	ExitCode          int32
-	Started, Finished time.Time // of the present run
-	LastReason        string    // of the termination before
-	LastExitCode      int32
-	LastStart         time.Time
+	Name           string    `json:"name"`
+	Init           bool      `json:"init,omitzero"`
+	Waiting        string    `json:"waiting,omitzero"` // reason; empty: it does not wait
+	WaitingMessage string    `json:"waiting_message,omitzero"`
+	Terminated     bool      `json:"terminated,omitzero"`
+	Reason         string    `json:"reason,omitzero"` // of the termination
+	ExitCode       int32     `json:"exit_code,omitzero"`
+	Started        time.Time `json:"started,omitzero"` // of the present run
+	Finished       time.Time `json:"finished,omitzero"`
+	LastReason     string    `json:"last_reason,omitzero"` // of the termination before
+	LastExitCode   int32     `json:"last_exit_code,omitzero"`
+	LastStart      time.Time `json:"last_start,omitzero"`
 }
 
 // Ref names the workload that the object is.
@@ -103,6 +114,15 @@ type Kind struct {
 // Kinds are the kinds that the rules know, by name. Read-only.
 var Kinds = map[string]Kind{"Pod": podKind, "Job": jobKind}
 
+// ParseSelector returns a selector of labels in its one way of being written.
+func ParseSelector(text string) (string, error) {
+	s, err := labels.Parse(text)
+	if err != nil {
+		return "", fmt.Errorf("selector: %w", err)
+	}
+	return s.String(), nil
+}
+
 // Reduce returns what the rules read of an object of the kind. Nothing in the
 // result refers to obj's memory but strings and labels.
 func (k Kind) Reduce(obj any) (*Object, error) {
@@ -143,6 +163,27 @@ func Removed(o *Object) Status {
 	}
 }
 
+// SetBack says where a workload stands whose object is not in a cluster that
+// was set back to an earlier time: it is gone, and had no end.
+func SetBack(o *Object) Status {
+	if s := Assess(o); s.State.Ended() {
+		return s
+	}
+	return Status{
+		State: statesync.Deleted, Reason: statesync.GapRestored,
+		Message: "the cluster was set back to an earlier time, at which the " + o.Kind + " was not there",
+	}
+}
+
+// Untracked says where a workload stands that the configuration no longer
+// selects.
+func Untracked(r statesync.Ref) Status {
+	return Status{
+		State: statesync.Untracked, Reason: "NotSelected",
+		Message: "the " + r.Kind + " is no longer selected, by its labels or by the configuration; it may well live on",
+	}
+}
+
 func reduceMeta(kind string, m *metav1.ObjectMeta) (*Object, error) {
 	rv, err := strconv.ParseUint(m.ResourceVersion, 10, 64)
 	if err != nil {
@@ -152,9 +193,7 @@ func reduceMeta(kind string, m *metav1.ObjectMeta) (*Object, error) {
 		Kind: kind, Namespace: m.Namespace, Name: m.Name, UID: string(m.UID),
 		ResourceVersion: rv, Labels: m.Labels, Created: m.CreationTimestamp.Time,
 	}
-	if c := metav1.GetControllerOfNoCopy(m); c != nil {
-		o.Controller = Owner{Group: group(c.APIVersion), Kind: c.Kind, Name: c.Name, UID: string(c.UID)}
-	}
+	o.Controller = ControllerOf(m)
 	if m.DeletionTimestamp != nil {
 		o.DeleteRequested = m.DeletionTimestamp.Time
 		if m.DeletionGracePeriodSeconds != nil {
@@ -162,6 +201,15 @@ func reduceMeta(kind string, m *metav1.ObjectMeta) (*Object, error) {
 		}
 	}
 	return o, nil
+}
+
+// ControllerOf names the controller that an object belongs to; zero: none.
+func ControllerOf(m metav1.Object) Owner {
+	c := metav1.GetControllerOfNoCopy(m)
+	if c == nil {
+		return Owner{}
+	}
+	return Owner{Group: group(c.APIVersion), Kind: c.Kind, Name: c.Name, UID: string(c.UID)}
 }
 
 func (o *Object) condition(typ string) (Condition, bool) {

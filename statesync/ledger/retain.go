@@ -1,0 +1,331 @@
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"math"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+
+	"github.com/outrider-agent/outrider/internal/failpoint"
+	"github.com/outrider-agent/outrider/metrics"
+)
+
+// The rules of retention:
+//   - Only what every sink of this run has acknowledged durably is deleted:
+//     once it is older than Keep, or at any age while nine tenths of the bound
+//     are in use. Oldest first, so that what is left has no holes.
+//   - A tombstone stays until the resume point of its stream has passed the
+//     removal, no change of it is left, and it is older than Keep and an hour:
+//     an event that is read again would bring the workload back to life.
+//   - The bound is met by recording nothing, never by deleting what a sink
+//     still needs.
+//   - A chunk at a time, between groups: the committer is not held up.
+
+const (
+	defaultMaxBytes = 2 << 30
+	defaultKeep     = 24 * time.Hour
+	leastKeep       = time.Hour // of tombstones
+	retainChunk     = 500       // rows a transaction
+	retainEvery     = time.Second
+	tombstonesEvery = time.Minute // they are looked through as often
+)
+
+// retention is what the committer remembers of its deleting.
+type retention struct {
+	due        time.Time // when to look again for what is old
+	hold       time.Time // nothing is tried before, after a failure
+	truncated  time.Time // when the WAL was last made short for lack of room
+	tombstones time.Time // when to look through the tombstones again
+	gone, id   int64     // those up to here have been looked at
+}
+
+// A kept is what retain leaves to do.
+type kept struct {
+	connected bool // else the connection is to be opened again
+	more      bool // call it again
+}
+
+// retain deletes one chunk of what need not be kept, and decides whether there
+// is room for entries.
+func (l *Ledger) retain() kept {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	l.lookAfter()
+	now, r := l.opts.Now(), &l.retains
+	if l.writer == nil || now.Before(r.hold) {
+		return kept{connected: l.writer != nil}
+	}
+	size, err := l.measure()
+	deleted, more := 0, false
+	pressed := size > l.opts.MaxBytes/10*9
+	if err == nil && (pressed || !now.Before(r.due)) {
+		r.due = now.Add(retainEvery)
+		deleted, more, err = l.prune(now, pressed)
+	}
+	if err == nil && size >= l.opts.MaxBytes && deleted == 0 && now.Sub(r.truncated) >= retainEvery {
+		r.truncated = now
+		l.truncate()
+		size, err = l.measure()
+	}
+	l.keepUp("prune", err)
+	l.bound(size, deleted, err)
+	if err != nil {
+		r.hold = now.Add(retryMax)
+		_ = l.drop(err)
+		return kept{}
+	}
+	if more {
+		r.due = now
+	}
+	return kept{connected: true, more: more}
+}
+
+// measure returns the size that the bound is about. It looks at the path: to
+// open the file and close it would drop our locks on it.
+func (l *Ledger) measure() (int64, error) {
+	pages, err := readNumber(l.writer, "PRAGMA page_count")
+	if err != nil {
+		return 0, fmt.Errorf("read page count: %w", err)
+	}
+	free, err := readNumber(l.writer, "PRAGMA freelist_count")
+	if err != nil {
+		return 0, fmt.Errorf("read free pages: %w", err)
+	}
+	page, err := readNumber(l.writer, "PRAGMA page_size")
+	if err != nil {
+		return 0, fmt.Errorf("read page size: %w", err)
+	}
+	wal, err := l.walSize()
+	if err != nil {
+		return 0, err
+	}
+	size := (pages-free)*page + wal
+	l.size.Store(size)
+	return size, nil
+}
+
+func (l *Ledger) walSize() (int64, error) {
+	info, err := os.Stat(l.path + "-wal")
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return 0, nil
+	case err != nil:
+		return 0, fmt.Errorf("size of the WAL: %w", err)
+	}
+	return info.Size(), nil
+}
+
+// bound opens or closes the ledger for entries.
+func (l *Ledger) bound(size int64, deleted int, failure error) {
+	room := size < l.opts.MaxBytes
+	switch {
+	case size == 0: // it is not known: as before
+		return
+	case room:
+		l.full = nil
+	case deleted == 0:
+		l.full = l.fullError(size, failure)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.room = room
+}
+
+// fullError says what stands in the way.
+func (l *Ledger) fullError(size int64, failure error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var holders []string
+	for _, sink := range slices.Sorted(maps.Keys(l.acked)) {
+		if n := l.head - l.acked[sink]; n > 0 {
+			holders = append(holders, fmt.Sprintf("sink %s holds %d changes", sink, n))
+		}
+	}
+	if len(holders) == 0 {
+		holders = []string{"no sink holds a change: workloads and objects alone need as much"}
+	}
+	err := fmt.Errorf("the ledger is full: %d bytes, want less than %d: %s", size, l.opts.MaxBytes, strings.Join(holders, ", "))
+	if failure != nil {
+		err = fmt.Errorf("%w (and nothing can be deleted: %w)", err, failure)
+	}
+	return err
+}
+
+// acknowledged is the number up to which every sink of this run has
+// acknowledged, durably.
+func (l *Ledger) acknowledged() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.head
+	for _, acked := range l.acked {
+		n = min(n, acked)
+	}
+	return n
+}
+
+// prune deletes up to a chunk of changes and of tombstones: of changes at any
+// age when pressed.
+func (l *Ledger) prune(now time.Time, pressed bool) (deleted int, more bool, err error) {
+	before := now.Add(-l.opts.Keep).UnixNano()
+	if pressed {
+		before = math.MaxInt64
+	}
+	// Ages are looked at within a chunk: a clock that was ahead for a while
+	// does not hold up what came later.
+	var upTo int64
+	err = sqlitex.Execute(l.writer,
+		"SELECT max(n) FROM (SELECT n, recorded FROM changes WHERE n <= ? ORDER BY n LIMIT ?) WHERE recorded < ?",
+		&sqlitex.ExecOptions{
+			Args:       []any{l.acknowledged(), retainChunk, before},
+			ResultFunc: func(s *sqlite.Stmt) error { upTo = s.ColumnInt64(0); return nil },
+		})
+	if err != nil {
+		return 0, false, fmt.Errorf("find old changes: %w", err)
+	}
+	tombstones, moreTombstones, err := l.oldTombstones(now)
+	if err != nil {
+		return 0, false, fmt.Errorf("find old tombstones: %w", err)
+	}
+	if upTo == 0 && len(tombstones) == 0 {
+		return 0, moreTombstones, nil
+	}
+	l.mu.Lock()
+	l.prunedTo = max(l.prunedTo, upTo) // before a reader can see it
+	l.mu.Unlock()
+	err = transaction(l.writer, func() error {
+		if err := sqlitex.Execute(l.writer, "INSERT INTO meta(key, value) VALUES(?1, ?2) ON CONFLICT DO UPDATE SET value = max(CAST(value AS INTEGER), ?2)",
+			&sqlitex.ExecOptions{Args: []any{metaPruned, upTo}}); err != nil {
+			return fmt.Errorf("note what is deleted: %w", err)
+		}
+		if err := sqlitex.Execute(l.writer, "DELETE FROM changes WHERE n <= ?", &sqlitex.ExecOptions{Args: []any{upTo}}); err != nil {
+			return fmt.Errorf("delete old changes: %w", err)
+		}
+		deleted = l.writer.Changes()
+		for _, id := range tombstones {
+			if err := sqlitex.Execute(l.writer, "DELETE FROM workloads WHERE id = ?", &sqlitex.ExecOptions{Args: []any{id}}); err != nil {
+				return fmt.Errorf("delete old tombstones: %w", err)
+			}
+		}
+		return failpoint.Here("ledger/prune")
+	})
+	if err != nil {
+		return 0, false, err
+	}
+	l.wrote(1024*int64(deleted) + pageBytes*int64(len(tombstones)+1))
+	l.mu.Lock()
+	l.pruned["changes"] += int64(deleted)
+	l.pruned["workloads"] += int64(len(tombstones))
+	l.mu.Unlock()
+	return deleted, moreTombstones || deleted == retainChunk || pressed && deleted > 0, nil
+}
+
+// oldTombstones looks through the next chunk of tombstones and returns those
+// to be deleted. Most may have to stay for long: each is looked at once a
+// minute.
+func (l *Ledger) oldTombstones(now time.Time) (ids []int64, more bool, err error) {
+	r := &l.retains
+	if now.Before(r.tombstones) {
+		return nil, false, nil
+	}
+	oldest, err := readNumber(l.writer, "SELECT coalesce(min(n), 9223372036854775807) FROM changes")
+	if err != nil {
+		return nil, false, err
+	}
+	seen := 0
+	err = sqlitex.Execute(l.writer,
+		`SELECT w.gone, w.id, w.last < ? AND (w.removed = 0 OR s.id IS NULL OR s.lost = '' AND NOT `+removedAfterVersion+`)
+		 FROM workloads w LEFT JOIN streams s ON s.name = w.stream
+		 WHERE w.gone != 0 AND w.gone < ? AND (w.gone, w.id) > (?, ?) ORDER BY w.gone, w.id LIMIT ?`,
+		&sqlitex.ExecOptions{
+			Args: []any{oldest, now.Add(-max(l.opts.Keep, leastKeep)).UnixNano(), r.gone, r.id, retainChunk},
+			ResultFunc: func(s *sqlite.Stmt) error {
+				seen++
+				r.gone, r.id = s.ColumnInt64(0), s.ColumnInt64(1)
+				if s.ColumnBool(2) {
+					ids = append(ids, r.id)
+				}
+				return nil
+			},
+		})
+	if err != nil {
+		return nil, false, err
+	}
+	if seen < retainChunk {
+		r.gone, r.id, r.tombstones = 0, 0, now.Add(tombstonesEvery)
+	}
+	return ids, seen == retainChunk, nil
+}
+
+// An upkeep is how a step that no entry waits for fares.
+type upkeep struct {
+	failures int64
+	failing  bool
+}
+
+// keepUp counts the failures of such a step, and logs the first and the last
+// of a run of them.
+func (l *Ledger) keepUp(step string, err error) {
+	l.mu.Lock()
+	u := l.upkeep[step]
+	before := u.failing
+	if u.failing = err != nil; u.failing {
+		u.failures++
+	}
+	l.upkeep[step] = u
+	l.mu.Unlock()
+	switch {
+	case err != nil && !before:
+		l.opts.Log.Error("the ledger's upkeep fails; it is tried again, and nothing is lost", "step", step, "err", err)
+	case err == nil && before:
+		l.opts.Log.Info("the ledger's upkeep works again", "step", step)
+	}
+}
+
+func (l *Ledger) describeUpkeep(reg *metrics.Registry) error {
+	gauge := func(name, help string, value func() int64) error {
+		return reg.Func(metrics.Desc{
+			Name: "outrider_ledger_" + name, Datadog: "outrider.ledger." + name, Type: metrics.GaugeType,
+			Help: help, Unit: "bytes", Budget: 1,
+		}, func(yield func(metrics.Point)) { yield(metrics.Point{Value: float64(value())}) })
+	}
+	counter := func(name, tag, help, unit string, values func() map[string]int64) error {
+		return reg.Func(metrics.Desc{
+			Name: "outrider_ledger_" + name + "_total", Datadog: "outrider.ledger." + name, Type: metrics.CounterType,
+			Help: help, Unit: unit, Tags: []string{tag}, Budget: 4,
+		}, func(yield func(metrics.Point)) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			for value, n := range values() {
+				yield(metrics.Point{Tags: []string{value}, Value: float64(n)})
+			}
+		})
+	}
+	return errors.Join(
+		gauge("wal_bytes", "Size of the ledger's write-ahead log.", func() int64 { n, _ := l.walSize(); return n }),
+		gauge("size_bytes", "Size of the ledger that its bound is about: pages in use and write-ahead log.", l.size.Load),
+		gauge("bound_bytes", "Size at which the ledger records nothing more until its sinks have acknowledged.", func() int64 { return l.opts.MaxBytes }),
+		counter("pruned", "table", "Rows that retention has deleted, by table.", "rows", func() map[string]int64 { return l.pruned }),
+		counter("upkeep_failures", "step", "Checkpoints and deletions that failed and are tried again.", "failures", func() map[string]int64 {
+			out := map[string]int64{}
+			for step, u := range l.upkeep {
+				out[step] = u.failures
+			}
+			return out
+		}),
+		reg.Func(metrics.Desc{
+			Name: "outrider_ledger_checkpoint_seconds", Datadog: "outrider.ledger.checkpoint", Type: metrics.HistogramType,
+			Help: "How long a checkpoint of the ledger's write-ahead log takes.", Unit: "seconds", Budget: 1,
+		}, func(yield func(metrics.Point)) {
+			s := l.checks.Snapshot()
+			yield(metrics.Point{Hist: &s})
+		}),
+	)
+}

@@ -1,0 +1,283 @@
+package watch
+
+import (
+	"slices"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	kwatch "k8s.io/apimachinery/pkg/watch"
+)
+
+// Workloads that leave and come back: by the selector, by the configuration,
+// or because the cluster was set back.
+
+func TestAnEndThatLeavesAndComesBackIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		x := onto(t, newRecord(), c, selecting)
+		c.write(kwatch.Added, pod("a", "u1", 0, "Succeeded", labelled))
+		passing(2 * time.Second)
+		c.write(kwatch.Modified, pod("a", "u1", 0, "Succeeded"))
+		passing(2 * time.Second)
+		c.write(kwatch.Modified, pod("a", "u1", 0, "Succeeded", labelled))
+		passing(2 * graveTime)
+		c.write(kwatch.Modified, pod("a", "u1", 0, "Succeeded", labelled))
+		passing(2 * time.Second)
+		wantTold(t, x.log, "u1", "u1 1 >Queued reconstructed", "u1 2 Queued>Running reconstructed", "u1 3 Running>Succeeded Completed", "u1 gone")
+	})
+}
+
+// TestALeavingThatIsReplayedIsToldOnce: the agent dies when all is told and
+// the resume point is behind it.
+func TestALeavingThatIsReplayedIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		c.write(kwatch.Added, pod("a", "u1", 0, "Pending", labelled))
+		x := onto(t, newRecord(), c, selecting)
+		passing(2500 * time.Millisecond)
+		c.write(kwatch.Modified, pod("a", "u1", 0, "Running", labelled))
+		c.write(kwatch.Modified, pod("a", "u1", 0, "Running"))
+		c.write(kwatch.Modified, pod("a", "u1", 0, "Running", labelled))
+		synctest.Wait()
+		x = x.killed(t, c, selecting)
+		passing(2 * time.Second)
+		x.want(t)
+		wantTold(t, x.log, "u1", "u1 1 >Queued late", "u1 2 Queued>Running",
+			"u1 3 Running>Untracked NotSelected", "u1 gone", "u1 4 Untracked>Running")
+	})
+}
+
+// TestAWorkloadThatIsSelectedAgainGoesOn, though only the log remembers it.
+func TestAWorkloadThatIsSelectedAgainGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		x := onto(t, newRecord(), c, selecting)
+		c.write(kwatch.Added, pod("a", "u1", 0, "Running", labelled))
+		c.write(kwatch.Modified, pod("a", "u1", 0, "Running"))
+		passing(2 * graveTime)
+		if n := x.lives(); n != 0 {
+			t.Fatalf("%d lives, want none: the log is to be asked", n)
+		}
+		c.write(kwatch.Modified, pod("a", "u1", 0, "Succeeded", labelled))
+		passing(time.Second)
+		wantTold(t, x.log, "u1", "u1 1 >Queued reconstructed", "u1 2 Queued>Running",
+			"u1 3 Running>Untracked NotSelected", "u1 gone", "u1 4 Untracked>Succeeded Completed")
+	})
+}
+
+// TestAJobThatIsSelectedAgainRuns, as its pod does, of which nothing is heard.
+func TestAJobThatIsSelectedAgainRuns(t *testing.T) {
+	label := func(j *batchv1.Job) { j.Labels = map[string]string{"app": "x"} }
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		x := onto(t, newRecord(), c, func(o *Options) {
+			withJobs(o)
+			o.Tracked, o.Streams[0].FoldOnly = []string{"Job"}, true
+			selectingOf(o, 1)
+		})
+		c.write(kwatch.Added, job("j", "J", 0, label))
+		synctest.Wait()
+		c.write(kwatch.Added, pod("p", "u1", 0, "Running", ownedBy("j", "J")))
+		passing(time.Second)
+		c.write(kwatch.Modified, job("j", "J", 0))
+		passing(time.Second)
+		c.write(kwatch.Modified, job("j", "J", 0, label))
+		passing(time.Second)
+		x.want(t, "J 1 >Queued", "J 2 Queued>Running", "J 3 Running>Untracked NotSelected", "J gone",
+			"J 4 Untracked>Queued", "J 5 Queued>Running")
+	})
+}
+
+// TestAJobThatIsTrackedLaterRuns: the log's pods were kept when nobody asked
+// which Job they belong to.
+func TestAJobThatIsTrackedLaterRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		c.write(kwatch.Added, job("j", "J", 0))
+		c.write(kwatch.Added, pod("p", "u1", 0, "Running", ownedBy("j", "J")))
+		x := onto(t, newRecord(), c, func(o *Options) { o.Tracked = []string{"Pod"} })
+		passing(2 * time.Second)
+		x = x.again(t, c, withJobs)
+		passing(time.Minute)
+		wantTold(t, x.log, "J", "J 1 >Queued late", "J 2 Queued>Running late")
+		wantTold(t, x.log, "u1", "u1 1 >Queued reconstructed late", "u1 2 Queued>Running late")
+	})
+}
+
+// TestAStreamThatIsNarrowedLeavesAGap: what came and went between the two
+// configurations nobody can tell.
+func TestAStreamThatIsNarrowedLeavesAGap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		c.write(kwatch.Added, pod("a", "u1", 0, "Running", in("two")))
+		x := onto(t, newRecord(), c, nil)
+		passing(2 * time.Second)
+		x.stop()
+		c.write(kwatch.Added, pod("b", "u2", 0, "Running", in("one")))
+		c.write(kwatch.Deleted, pod("b", "u2", 0, "Running", in("one")))
+		x = x.again(t, c, inNamespaces("one"))
+		passing(2 * time.Second)
+		x.want(t, "u1 3 Running>Untracked NotSelected late", "u1 gone", "pods/one gap 1 Redefined 1-3")
+	})
+}
+
+func TestAnEndOfAStreamThatComesBackIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		c.write(kwatch.Added, pod("b", "u2", 0, "Succeeded", in("two")))
+		x := onto(t, newRecord(), c, inNamespaces("one", "two"))
+		passing(2 * time.Second)
+		x = x.again(t, c, inNamespaces("one"))
+		passing(2 * time.Second)
+		x = x.again(t, c, inNamespaces("one", "two"))
+		passing(2 * graveTime)
+		c.write(kwatch.Deleted, pod("b", "u2", 0, "Succeeded", in("two")))
+		passing(2 * time.Second)
+		changes := slices.DeleteFunc(x.log.told("u2"), func(line string) bool { return line == "u2 gone" })
+		want := []string{"u2 1 >Queued reconstructed late", "u2 2 Queued>Running reconstructed late", "u2 3 Running>Succeeded Completed late"}
+		if diff := cmp.Diff(want, changes); diff != "" {
+			t.Errorf("told of u2 (-want +got)\n%s", diff)
+		}
+	})
+}
+
+// TestTheIDOfAWorkloadThatIsTrackedAgainIsNew: it is as it was when its state
+// was told first, and as it was when it was let go.
+func TestTheIDOfAWorkloadThatIsTrackedAgainIsNew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		c.write(kwatch.Added, pod("a", "u1", 0, "Running", in("two")))
+		x := onto(t, newRecord(), c, inNamespaces("one", "two"))
+		passing(2 * time.Second)
+		for range 2 {
+			x = x.again(t, c, inNamespaces("one"))
+			passing(2 * time.Second)
+			x = x.again(t, c, inNamespaces("one", "two"))
+			passing(2 * time.Second)
+		}
+		seqs := map[string]int64{}
+		for _, e := range x.log.durable() {
+			for _, change := range e.Changes {
+				if seq := seqs[change.ID]; seq != 0 {
+					t.Errorf("%s>%s has seq %d, and the ID of seq %d", change.From, change.To, change.Seq, seq)
+				}
+				seqs[change.ID] = change.Seq
+			}
+		}
+	})
+}
+
+// TestAFirstListThatWasCutShortIsForgotten: part of its objects were durable
+// when the agent died, and one of them was gone when it looked again.
+func TestAFirstListThatWasCutShortIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, log := newCluster(), newRecord()
+		const many = 2*flushChunk + 1
+		for i := range many {
+			c.write(kwatch.Added, pod("p"+strconv.Itoa(i), "u"+strconv.Itoa(i), 0, "Running"))
+		}
+		log.stall(0)
+		x := onto(t, log, c, nil)
+		log.release(1)
+		gone := ""
+		for uid := range log.objects["pods"] {
+			gone = uid
+		}
+		if len(log.objects["pods"]) != flushChunk || gone == "" {
+			t.Fatalf("%d objects are durable, want the first chunk", len(log.objects["pods"]))
+		}
+		c.write(kwatch.Deleted, pod("p"+gone[1:], gone, 0, "Running"))
+		x = x.killed(t, c, nil)
+		passing(3 * time.Second)
+		x = x.again(t, c, nil)
+		passing(2 * graveTime)
+		wantTold(t, x.log, gone)
+		if n := x.w.Streams()[0].Objects; n != many-1 {
+			t.Errorf("%d objects, want the %d that are there", n, many-1)
+		}
+	})
+}
+
+// TestAJobThatWasSetBackEnds: it was last told at a version that the cluster
+// has not come to again.
+func TestAJobThatWasSetBackEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		x := onto(t, newRecord(), c, withJobs)
+		c.write(kwatch.Added, job("j", "J", 0))
+		for range 30 {
+			c.write(kwatch.Added, pod("x", "x", 0, "Pending"))
+			c.write(kwatch.Deleted, pod("x", "x", 0, "Pending"))
+		}
+		c.write(kwatch.Added, pod("p", "u1", 0, "Running", ownedBy("j", "J")))
+		passing(time.Second)
+		c.write(kwatch.Modified, job("j", "J", 0, with(batchv1.JobSuspended, corev1.ConditionTrue)))
+		c.write(kwatch.Deleted, pod("p", "u1", 0, "Running", ownedBy("j", "J")))
+		passing(3 * time.Second)
+		c.restore(3)
+		c.write(kwatch.Added, pod("y", "y", 0, "Pending"))
+		passing(30 * time.Second)
+		c.write(kwatch.Added, pod("p", "u2", 0, "Running", ownedBy("j", "J")))
+		passing(3 * time.Second)
+		c.write(kwatch.Modified, job("j", "J", 0, with(batchv1.JobComplete, corev1.ConditionTrue)))
+		passing(time.Minute)
+		wantTold(t, x.log, "J", "J 1 >Queued", "J 2 Queued>Running", "J 3 Running>Queued Suspended",
+			"J 4 Queued>Running", "J 5 Running>Succeeded Completed")
+	})
+}
+
+func TestWhatASetBackClusterDoesNotHaveEndsAsDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		c.write(kwatch.Added, pod("a", "u1", 0, "Running"))
+		x := onto(t, newRecord(), c, nil)
+		passing(2 * time.Second)
+		c.write(kwatch.Added, pod("b", "u2", 0, "Running"))
+		c.write(kwatch.Added, pod("c", "u3", 0, "Failed"))
+		passing(2 * time.Second)
+		c.restore(1)
+		passing(10 * time.Second)
+		wantTold(t, x.log, "u1", "u1 1 >Queued reconstructed late", "u1 2 Queued>Running late")
+		wantTold(t, x.log, "u2", "u2 1 >Queued reconstructed", "u2 2 Queued>Running", "u2 3 Running>Deleted ClusterRestored late", "u2 gone")
+		wantTold(t, x.log, "u3", "u3 1 >Queued reconstructed", "u3 2 Queued>Failed Failed", "u3 gone")
+	})
+}
+
+// TestWhatWasReadBeforeASetBackBelongsToItsTime: it is durable before the new
+// epoch begins.
+func TestWhatWasReadBeforeASetBackBelongsToItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		c.write(kwatch.Added, pod("a", "u1", 0, "Pending"))
+		x := onto(t, newRecord(), c, nil)
+		passing(2 * time.Second)
+		x.log.stall(0)
+		c.write(kwatch.Modified, pod("a", "u1", 0, "Running"))
+		c.write(kwatch.Added, pod("b", "u2", 0, "Pending"))
+		synctest.Wait()
+		c.restore(1)
+		passing(10 * time.Second)
+		x.log.mu.Lock()
+		epoch := x.log.epoch
+		x.log.mu.Unlock()
+		if epoch != 1 {
+			t.Errorf("epoch %d with changes of the one before that are not durable, want 1", epoch)
+		}
+		x.log.release(-1)
+		passing(10 * time.Second)
+		wantTold(t, x.log, "u1", "u1 1 >Queued late", "u1 2 Queued>Running", "u1 3 Running>Queued late")
+		wantTold(t, x.log, "u2", "u2 1 >Queued", "u2 2 Queued>Deleted ClusterRestored late", "u2 gone")
+		for _, e := range x.log.durable() {
+			for _, change := range e.Changes {
+				if late := change.Seq > 1 && change.To != "Running"; late != (change.Epoch == 2) && change.Gap == nil {
+					t.Errorf("%s of %s in epoch %d", change.To, change.Workload.UID, change.Epoch)
+				}
+			}
+		}
+	})
+}

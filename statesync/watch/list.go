@@ -1,0 +1,141 @@
+package watch
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+
+	"github.com/outrider-agent/outrider/internal/failpoint"
+	"github.com/outrider-agent/outrider/statesync"
+	"github.com/outrider-agent/outrider/statesync/workload"
+)
+
+// errSetBack ends a session: the cluster is at an earlier version than the
+// stream has seen.
+var errSetBack = errors.New("the cluster was set back to an earlier time")
+
+// Replace implements [cache.ReflectorStore]: it takes in a list as the
+// difference to what is known, by UID. What is gone comes first, so that the
+// end of one life of a name is told before the start of the next. It is
+// exempt from the bound: a bound that closed during the first list would
+// never open again.
+//
+// A list after which nobody can say what happened before it leaves a gap,
+// which is handed to the log first, and without which the low-water mark does
+// not move. The very first list is made durable before what it causes is.
+//
+// It returns an error only when the session ends: then the list is read again.
+func (s *stream) Replace(items []any, version string) error {
+	v, err := parseVersion(version)
+	if err != nil {
+		return fmt.Errorf("list: %w", err)
+	}
+	if s.isOurOwn(len(items), v) {
+		return nil
+	}
+	if s.isSetBack(v) {
+		return errSetBack
+	}
+	listed := make([]*workload.Object, 0, len(items))
+	there := make(map[string]bool, len(items)) // UIDs, of those too that cannot be read
+	for _, item := range items {
+		if o := s.reduce(item); o != nil {
+			listed = append(listed, o)
+		}
+		if m, err := meta.Accessor(item); err == nil {
+			there[string(m.GetUID())] = true
+		}
+	}
+	reason, err := s.tellGap(v)
+	if err == nil && reason == "" {
+		err = s.keepFirst(listed, v)
+	}
+	if err != nil {
+		return err
+	}
+	s.takeList(listed, there, v, reason)
+	_ = failpoint.Here("list/fed")
+	return nil
+}
+
+// isOurOwn takes in the empty list with which a stream goes on from what the
+// log remembers; false when the list is the API server's.
+func (s *stream) isOurOwn(items int, v uint64) bool {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	if s.resuming == 0 || items > 0 || v != s.resuming {
+		return false
+	}
+	s.resuming, s.synced, s.listing = 0, true, false
+	return true
+}
+
+// takeList takes in a list, as one unit: the low-water mark stays where it
+// was until all that the list causes is durable.
+func (s *stream) takeList(listed []*workload.Object, there map[string]bool, v uint64, reason string) {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	s.beginUnit()
+	defer s.endUnit()
+	now := s.w.opts.Now()
+	s.restoring = reason == statesync.GapRestored // the versions of before say nothing about those after it
+	defer func() { s.restoring = false }()
+	all := reason != "" && reason != statesync.GapExpired
+	for _, old := range s.missing(there) {
+		gone := *old
+		gone.ResourceVersion = v
+		s.removeAs(&delta{object: &gone, late: true, setBack: s.restoring, observed: now})
+	}
+	for _, o := range listed {
+		if old := s.objects[objectKey(o)]; all || old == nil || old.UID != o.UID || old.ResourceVersion != o.ResourceVersion {
+			s.upsert(o, true, now)
+		}
+	}
+	s.touch(v)
+	s.synced, s.listing, s.resuming, s.gap.reason = true, false, 0, ""
+	if s.w.gate.closed() {
+		s.pause()
+	}
+}
+
+// beginUnit and endUnit enclose deltas that the low-water mark waits for as
+// one. The lock must be held.
+func (s *stream) beginUnit() {
+	s.hold()
+	s.taking = true
+}
+
+func (s *stream) endUnit() { s.taking = false }
+
+// hold keeps the low-water mark where it is while anything of a unit is not
+// durable.
+func (s *stream) hold() {
+	if s.listed == 0 {
+		s.floor = s.mark()
+	}
+}
+
+// missing returns what is known of the stream and not there, by UID: objects
+// of the indexer, and lives whose objects it does not have.
+func (s *stream) missing(there map[string]bool) (gone []*workload.Object) {
+	here := make(map[string]bool, len(s.objects))
+	for _, old := range s.objects {
+		here[old.UID] = true
+		if !there[old.UID] {
+			gone = append(gone, old.Object)
+		}
+	}
+	for uid, l := range s.w.lives {
+		if l.Gone || here[uid] || there[uid] || !s.covers(l.Ref) {
+			continue
+		}
+		gone = append(gone, &workload.Object{
+			Kind: l.Kind, Namespace: l.Namespace, Name: l.Name, UID: uid, Labels: l.Labels,
+		})
+	}
+	slices.SortFunc(gone, func(a, b *workload.Object) int { return cmp.Compare(a.UID, b.UID) })
+	return gone
+}
