@@ -10,8 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -24,11 +22,13 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// shared is what all tests use: one cluster, one binary.
+// shared is what all tests use: one cluster, and two binaries.
 type shared struct {
+	devcluster string // the command that makes the cluster
 	dir        string // of the cluster
 	kubeconfig string
 	outrider   string
+	failing    string // the same, built with failpoints
 	client     *kubernetes.Clientset
 }
 
@@ -57,12 +57,17 @@ func runAll(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	env = &shared{dir: filepath.Join(dir, "cluster"), outrider: filepath.Join(dir, "outrider")}
+	env = &shared{
+		devcluster: devcluster, dir: filepath.Join(dir, "cluster"),
+		outrider: filepath.Join(dir, "outrider"), failing: filepath.Join(dir, "outrider-failing"),
+	}
 	env.kubeconfig = filepath.Join(env.dir, "kubeconfig")
-	build := exec.Command("go", "build", "-o", env.outrider, "../cmd/outrider")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return 1, fmt.Errorf("build outrider: %w\n%s", err, out)
+	for _, args := range [][]string{{"-o", env.outrider}, {"-o", env.failing, "-tags", "failpoint"}} {
+		build := exec.Command("go", append(append([]string{"build"}, args...), "../cmd/outrider")...)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return 1, fmt.Errorf("build outrider: %w\n%s", err, out)
+		}
 	}
 	stop, err := startCluster(devcluster)
 	if err != nil {
@@ -128,19 +133,36 @@ func needCluster(t *testing.T) {
 	}
 }
 
-// namespace makes one for a test, which leaves it empty; it goes with the
-// cluster.
+// namespace makes one for a test; it is emptied after the test, and goes with
+// the cluster.
 func namespace(t *testing.T, name string) string {
 	t.Helper()
 	_, err := env.client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 	if err != nil && !apierrors.IsAlreadyExists(err) { // by a run before, with -count
 		t.Fatal(err)
 	}
-	waitFor(t, 30*time.Second, "the service account default in "+name, func() bool {
+	waitFor(t, 2*time.Minute, "the service account default in "+name, func() bool {
 		_, err := env.client.CoreV1().ServiceAccounts(name).Get(t.Context(), "default", metav1.GetOptions{})
 		return err == nil
 	})
+	t.Cleanup(func() { empty(t, name) })
 	return name
+}
+
+// empty deletes what a test that failed has left in its namespace, so that
+// the next one has the cluster to itself.
+func empty(t *testing.T, namespace string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	policy, now := metav1.DeletePropagationBackground, int64(0)
+	o := metav1.DeleteOptions{PropagationPolicy: &policy, GracePeriodSeconds: &now}
+	err := errors.Join(
+		env.client.BatchV1().Jobs(namespace).DeleteCollection(ctx, o, metav1.ListOptions{}),
+		env.client.CoreV1().Pods(namespace).DeleteCollection(ctx, o, metav1.ListOptions{}),
+	)
+	if err != nil {
+		t.Errorf("empty namespace %s: %v", namespace, err)
+	}
 }
 
 // A set is one line of the stand-in kubelet's log: what it set, once the API
@@ -178,83 +200,6 @@ func kubeletLog(t *testing.T, namespace string) map[string][]set {
 		if s.Namespace == namespace {
 			out[s.UID] = append(out[s.UID], s)
 		}
-	}
-}
-
-// An agent is one run of the command.
-type agent struct {
-	t   *testing.T
-	dir string
-	cmd *exec.Cmd
-
-	mu  sync.Mutex
-	log strings.Builder
-	end chan error // receives the exit once
-}
-
-// Write collects what the agent logs.
-func (a *agent) Write(b []byte) (int, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.log.Write(b)
-}
-
-func (a *agent) logged() string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.log.String()
-}
-
-// startAgent runs the command with the configuration in dir and waits until
-// it is ready.
-func startAgent(t *testing.T, dir, config string) *agent {
-	t.Helper()
-	if err := os.WriteFile(filepath.Join(dir, "outrider.yaml"), []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	a := &agent{t: t, dir: dir, cmd: exec.Command(env.outrider, "run"), end: make(chan error, 1)}
-	a.cmd.Dir, a.cmd.Stdout, a.cmd.Stderr = dir, a, a
-	if err := a.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() { a.end <- a.cmd.Wait() }()
-	t.Cleanup(func() {
-		_ = a.cmd.Process.Kill() // it may have ended
-		if t.Failed() {
-			t.Logf("the agent logged:\n%s", a.logged())
-		}
-	})
-	waitFor(t, 30*time.Second, "/readyz to answer 200", func() bool {
-		select {
-		case err := <-a.end:
-			t.Fatalf("the agent ended with %v; is another one running?", err)
-		default:
-		}
-		code, _ := get("http://127.0.0.1:9610/readyz")
-		return code == 200
-	})
-	return a
-}
-
-// stop sends SIGTERM and wants a clean end within the promised 5 s.
-func (a *agent) stop() {
-	a.t.Helper()
-	began := time.Now()
-	if err := a.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		a.t.Fatal(err)
-	}
-	select {
-	case err := <-a.end:
-		took := time.Since(began)
-		if err != nil {
-			a.t.Errorf("the agent ended with %v, want a clean end", err)
-		}
-		if took > 5*time.Second {
-			a.t.Errorf("the agent took %s to stop, want 5s at most", took)
-		}
-		a.t.Logf("stopped in %s", took.Round(time.Millisecond))
-	case <-time.After(20 * time.Second):
-		a.t.Fatal("the agent did not stop in 20 s after SIGTERM, want 5 s at most")
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -25,10 +26,7 @@ var (
 // Retries and drops are added up over their causes.
 func pipelines(t *testing.T) map[string]map[string]float64 {
 	t.Helper()
-	code, body := get("http://127.0.0.1:9610/metrics")
-	if code != 200 {
-		t.Fatalf("/metrics: status %d: %s", code, body)
-	}
+	body := metrics(t)
 	out := map[string]map[string]float64{}
 	for line := range strings.Lines(body) {
 		m := pipelineLine.FindStringSubmatch(strings.TrimSpace(line))
@@ -52,10 +50,27 @@ func pipelines(t *testing.T) map[string]map[string]float64 {
 	return out
 }
 
+// total adds up the samples of a metric that have all of the labels, each
+// given as name="value".
+func total(body, name string, labels ...string) (sum float64) {
+	for line := range strings.Lines(body) {
+		line = strings.TrimSpace(line)
+		sample, value := line[:max(0, strings.LastIndexByte(line, ' '))], line[strings.LastIndexByte(line, ' ')+1:]
+		base, _, _ := strings.Cut(sample, "{")
+		if base != name || slices.ContainsFunc(labels, func(l string) bool { return !strings.Contains(sample, l) }) {
+			continue
+		}
+		if v, err := strconv.ParseFloat(value, 64); err == nil {
+			sum += v
+		}
+	}
+	return sum
+}
+
 func TestWhatAUserSees(t *testing.T) {
 	needCluster(t)
 	ns, dir, _ := namespace(t, "seen"), workDir(t), startReceiver(t)
-	a := startAgent(t, dir, fmt.Sprintf(config, ns))
+	a := startAgent(t, dir, configOf(ns))
 	var l load
 	l.run(t.Context(), t, ns, 20, 20)
 	drained(t, ns, time.Minute)
@@ -70,7 +85,7 @@ func TestWhatAUserSees(t *testing.T) {
 	if p := pipes["delivery/platform"]; p["in"] != 60 || p["out"] != 60 || p["drops"] != 0 {
 		t.Errorf("delivery/platform: %v, want 60 in, 60 out, no drops", p)
 	}
-	_, metrics := get("http://127.0.0.1:9610/metrics")
+	metrics := metrics(t)
 	for _, want := range []string{
 		`outrider_change_stage_seconds_count{sink="platform",stage="whole"} 60`,
 		`outrider_change_stage_seconds_count{sink="platform",stage="recorded_sent"} 60`,
@@ -197,25 +212,25 @@ func TestWrongConfigurations(t *testing.T) {
 
 func TestABacklogOutlivesTheAgent(t *testing.T) {
 	needCluster(t)
-	ns, dir, hook := namespace(t, "backlog"), workDir(t), startReceiver(t)
-	a := startAgent(t, dir, fmt.Sprintf(config, ns))
-	hook.answers(503, 0)
+	s := newSession(t, "backlog")
+	a := s.start(t, configOf(s.ns))
+	s.hook.answers(503, 0)
 	var l load
-	l.run(t.Context(), t, ns, 60, 60)
+	l.run(t.Context(), t, s.ns, 60, 60)
 	waitFor(t, time.Minute, "the file to have every end", func() bool {
 		return pipelines(t)["delivery/archive"]["out"] == 180
 	})
 	a.stop()
-	if n := len(hook.received()); n != 0 {
+	if n := len(s.hook.received()); n != 0 {
 		t.Fatalf("%d changes acknowledged in the outage, want none", n)
 	}
-	hook.answers(0, 0)
-	a = startAgent(t, dir, fmt.Sprintf(config, ns))
-	drained(t, ns, time.Minute)
+	s.hook.answers(0, 0)
+	a = s.start(t, configOf(s.ns))
+	drained(t, s.ns, time.Minute)
 	if carried := pipelines(t)["delivery/platform"]["carried"]; carried != 180 {
 		t.Errorf("%v changes carried over, want 180", carried)
 	}
 	a.stop()
-	compare(t, "webhook", l.want, stories(t, "webhook", hook.received()))
-	compare(t, "file", l.want, stories(t, "file", readFile(t, filepath.Join(dir, "changes.ndjson"))))
+	s.want = l.stories()
+	fromTheWatch(t, s.outcome(t))
 }
