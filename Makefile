@@ -12,7 +12,7 @@ VULN     := $(TOOL)/govulncheck/go.mod govulncheck
 UNIT     := $(GO) list ./... | grep -v '/outrider/e2e'
 E2E      := $(GO) test -count=1 -timeout 20m -v
 COUNT    ?= 5
-MODULES  := . e2e/cluster $(wildcard tools/*)
+MODULES  := . docs/model e2e/cluster $(wildcard tools/*)
 
 # The version is git's where there is a clone, and "devel" in a bare copy.
 git      = $(shell [ -e .git ] && git $(1) 2>/dev/null)
@@ -26,7 +26,7 @@ KUBEFLAGS = -s -w -X k8s.io/component-base/version.gitVersion=v1.36.3
 export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
 say = @if [ -t 1 ]; then printf '\033[1m==> %s\033[0m\n' "$(1)"; else echo "==> $(1)"; fi
 
-.PHONY: help build run test e2e lint check fuzz bench nightly fmt clean bin/devcluster
+.PHONY: help build run test e2e lint check fuzz faults bench model nightly fmt clean bin/devcluster
 
 build: ## build bin/outrider, one static binary
 	$(call say,building bin/outrider: about 3 minutes the first time)
@@ -38,6 +38,7 @@ run: build ## build it, and run it with outrider.yaml
 test: ## unit tests with the race detector; needs only Go and cc
 	$(call say,unit tests: about a minute; 10 the first time)
 	pkgs=$$($(UNIT)); $(GO) test -race -shuffle=on $$pkgs
+	$(GO) test -tags failpoint ./statesync/ledger
 
 bin/devcluster:
 	$(call say,building the API server: about 10 minutes the first time)
@@ -45,13 +46,14 @@ bin/devcluster:
 
 e2e: bin/devcluster ## tests against a real API server, built from source
 	cd e2e/cluster && DEVCLUSTER=$(CURDIR)/bin/devcluster $(GO) test ./...
-	$(call say,end-to-end tests: about 5 minutes)
+	$(call say,end-to-end tests: about 8 minutes)
 	@[ -n "$$($(GO) list ./e2e/...)" ] || { echo "no package in ./e2e/..."; exit 1; }
 	DEVCLUSTER=$(CURDIR)/bin/devcluster $(E2E) ./e2e/...
 
 lint: ## golangci-lint and gofumpt, pinned in tools/
 	$(call say,linting: about a minute; 5 the first time when the linter is built)
 	$(LINT) run ./...
+	cd docs/model && $(LINT) run -c ../../.golangci.yml ./...
 	$(call say,linting e2e/cluster: about 10 minutes the first time)
 	cd e2e/cluster && $(LINT) run -c ../../.golangci.yml ./...
 	@unformatted=$$($(GOFUMPT) -l .); \
@@ -79,13 +81,23 @@ fuzz: ## every fuzz target: FUZZTIME=10s each, or a minute shared by all
 		[ $$status -eq 0 ] || { echo "$$out" | grep -q '^    context deadline exceeded$$' && \
 			! echo "$$out" | grep -q 'Failing input' && echo "    time was up, nothing was found: go.dev/issue/75804"; } || exit 1; done
 
+faults: ## random crashes and faults for a minute: OUTRIDER_SEEDS=600
+	OUTRIDER_SEEDS=$${OUTRIDER_SEEDS:-600} $(GO) test -count=1 -timeout 2h ./statesync/watch
+
 bench: bin/devcluster ## every benchmark, and the latency against a real API server
 	pkgs=$$($(UNIT)); $(GO) test -run '^$$' -bench . -benchmem $$pkgs
 	OUTRIDER_BUDGETS=1 DEVCLUSTER=$(CURDIR)/bin/devcluster $(E2E) -run SixtyASecond ./e2e/...
 
-nightly: e2e ## e2e with -race COUNT times, long fuzz, govulncheck
+# MODEL=long has one event more, and no look for endless runs: hours, and 20 GB of memory.
+model: ## every state of the change path in small worlds; MODEL=long
+	$(call say,the model of the change path: about 2 minutes)
+	cd docs/model && $(GO) vet . && $(GO) test . && $(GO) build -o $(CURDIR)/bin/model .
+	bin/model $(if $(MODEL),-$(MODEL),-cycles)
+
+nightly: e2e model ## e2e with -race COUNT times, long fuzz, model, govulncheck
 	$(call say,end-to-end tests with the race detector: $(COUNT) times)
-	DEVCLUSTER=$(CURDIR)/bin/devcluster $(E2E) -race -count=$(COUNT) -timeout 3h ./e2e/...
+	DEVCLUSTER=$(CURDIR)/bin/devcluster OUTRIDER_LONG=1 $(E2E) -race -count=$(COUNT) -timeout 3h ./e2e/...
+	$(MAKE) --no-print-directory faults OUTRIDER_SEEDS=10000
 	@n=$$(grep -rE --include='*_test.go' '^func Fuzz[A-Z]' . | wc -l); \
 	$(MAKE) --no-print-directory fuzz FUZZTIME=$$((600 / (n > 0 ? n : 1)))s
 	@status=0; out=$$($(VULN) ./... 2>&1) || status=$$?; echo "$$out"; \
