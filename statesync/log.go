@@ -53,7 +53,7 @@ type Resume struct {
 	Definition string    // what the stream selects; a stream that selects something else is not gone on with
 	Version    uint64    // resourceVersion
 	At         time.Time // when the stream was there
-	Lost       string    // why the API server cannot be asked for what came after; set by the log alone
+	Lost       string    // why the API server cannot be asked for what came after
 }
 
 // A Memory is what the log holds of the time before.

@@ -93,8 +93,8 @@ func (c *Config) Validate() error {
 	if c.Ledger.MaxBytes < minLedger {
 		bad("ledger.max_bytes", c.Ledger.MaxBytes.String(), config.Bytes(minLedger).String()+" or more")
 	}
-	if c.Ledger.Keep < 0 {
-		bad("ledger.keep", c.Ledger.Keep.String(), "0s or more")
+	if c.Ledger.Keep <= 0 {
+		bad("ledger.keep", c.Ledger.Keep.String(), "more than 0s")
 	}
 	if len(c.Sinks) == 0 {
 		bad("sinks", "none", "at least one sink, to which changes go")

@@ -57,7 +57,7 @@ func (l *Ledger) Run(ctx context.Context) error {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastTries)
 			defer cancel()
 			l.commitAll(last)
-			if _, err := l.Failure(); err != nil {
+			if _, err := l.Failure(); err != nil && !errors.Is(err, l.full) { // one that is full has lost nothing
 				return fmt.Errorf("stop ledger: %w", err)
 			}
 			return nil

@@ -259,6 +259,10 @@ func (l *Ledger) lookInto() error {
 	err := examine(l.path)
 	if err == nil {
 		err = errors.Join(l.release(), l.connect())
+		if l.writer != nil { // the committer opens its own, and looks how far it had come
+			err = errors.Join(err, l.writer.Close())
+			l.writer = nil
+		}
 	}
 	return err
 }
@@ -326,10 +330,15 @@ func (l *Ledger) readOnce(ctx context.Context, f func(*sqlite.Conn) error) (gene
 	broken := l.broken
 	l.mu.Unlock()
 	if l.reader == nil {
-		if broken != nil {
+		switch {
+		case broken != nil:
 			return generation, broken
+		case l.shut:
+			return generation, ErrClosed
 		}
-		return generation, ErrClosed
+		if l.reader, err = openConn(l.path); err != nil {
+			return generation, err
+		}
 	}
 	l.reader.SetInterrupt(ctx.Done())
 	defer l.reader.SetInterrupt(nil)

@@ -483,3 +483,32 @@ func TestARescueThatCannotBeMade(t *testing.T) {
 	}
 	w.survived(t, openWreck(t, w.dir), func(uint32) bool { return false })
 }
+
+// TestTheReaderIsOpenedAgain: the file became shorter, as VACUUM makes it, and
+// could not be opened anew when that was noticed.
+func TestTheReaderIsOpenedAgain(t *testing.T) {
+	t.Parallel()
+	l := open(t, t.TempDir())
+	start(t, l)
+	record(t, l, entry("a", 1, 1))
+	l.writing.Lock()
+	l.readMu.Lock()
+	l.checking.Lock()
+	err := l.release()
+	l.checking.Unlock()
+	l.readMu.Unlock()
+	l.writing.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	record(t, l, entry("b", 1, 1))
+	if got := ids(readAll(t, l)); len(got) != 2 {
+		t.Errorf("read %q, want both changes", got)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Read(t.Context(), 0, 1); !errors.Is(err, ErrClosed) {
+		t.Errorf("read a closed ledger: %v, want %v", err, ErrClosed)
+	}
+}

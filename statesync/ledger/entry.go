@@ -184,7 +184,7 @@ func (l *Ledger) writeObject(o *statesync.Object) error {
 		&sqlitex.ExecOptions{Args: []any{stream, o.UID, o.Unread, o.Body}})
 }
 
-// writeResume moves a stream's resume point. That the stream was lost is
+// writeResume moves a stream's resume point. That the stream was lost before is
 // forgotten: an entry that was handed over before NewEpoch would say so
 // wrongly, and none is, because the watch waits for all of them first.
 func (l *Ledger) writeResume(r *statesync.Resume) error {
@@ -196,8 +196,8 @@ func (l *Ledger) writeResume(r *statesync.Resume) error {
 	if !r.At.IsZero() {
 		at = r.At.UnixNano()
 	}
-	return sqlitex.Execute(l.writer, "UPDATE streams SET definition = ?, version = ?, at = ?, lost = '' WHERE id = ?",
-		&sqlitex.ExecOptions{Args: []any{r.Definition, r.Version, at, id}})
+	return sqlitex.Execute(l.writer, "UPDATE streams SET definition = ?, version = ?, at = ?, lost = ? WHERE id = ?",
+		&sqlitex.ExecOptions{Args: []any{r.Definition, r.Version, at, r.Lost, id}})
 }
 
 // forget deletes what is kept of a stream. Its workloads stay.

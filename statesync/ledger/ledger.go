@@ -108,8 +108,9 @@ type Ledger struct {
 	streams map[string]int64 // ids of streams, by name
 	retains retention
 
-	readMu sync.Mutex // one reader at a time
-	reader *sqlite.Conn
+	readMu sync.Mutex   // one reader at a time
+	reader *sqlite.Conn // nil: to be opened
+	shut   bool         // for good
 
 	checking sync.Mutex   // one checkpoint at a time
 	checker  *sqlite.Conn // nil until it is needed
@@ -223,6 +224,7 @@ func (l *Ledger) close() error {
 	defer l.readMu.Unlock()
 	l.checking.Lock()
 	defer l.checking.Unlock()
+	l.shut = true
 	return l.release()
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/outrider-agent/outrider/internal/failpoint"
 	"github.com/outrider-agent/outrider/metrics"
+	"github.com/outrider-agent/outrider/statesync"
 )
 
 // The rules of retention:
@@ -32,8 +33,9 @@ import (
 const (
 	defaultMaxBytes = 2 << 30
 	defaultKeep     = 24 * time.Hour
-	leastKeep       = time.Hour // of tombstones
-	retainChunk     = 500       // rows a transaction
+	leastKeep       = time.Hour           // of tombstones
+	untrackedKeep   = 90 * 24 * time.Hour // of those that may come back, and then go on with their seq
+	retainChunk     = 500                 // rows a transaction
 	retainEvery     = time.Second
 	tombstonesEvery = time.Minute // they are looked through as often
 )
@@ -241,11 +243,11 @@ func (l *Ledger) oldTombstones(now time.Time) (ids []int64, more bool, err error
 	}
 	seen := 0
 	err = sqlitex.Execute(l.writer,
-		`SELECT w.gone, w.id, w.last < ? AND (w.removed = 0 OR s.id IS NULL OR s.lost = '' AND NOT `+removedAfterVersion+`)
+		`SELECT w.gone, w.id, w.last < ? AND (w.state != ? OR w.gone < ?) AND (w.removed = 0 OR s.id IS NULL OR s.lost = '' AND NOT `+removedAfterVersion+`)
 		 FROM workloads w LEFT JOIN streams s ON s.name = w.stream
 		 WHERE w.gone != 0 AND w.gone < ? AND (w.gone, w.id) > (?, ?) ORDER BY w.gone, w.id LIMIT ?`,
 		&sqlitex.ExecOptions{
-			Args: []any{oldest, now.Add(-max(l.opts.Keep, leastKeep)).UnixNano(), r.gone, r.id, retainChunk},
+			Args: []any{oldest, string(statesync.Untracked), now.Add(-max(l.opts.Keep, untrackedKeep)).UnixNano(), now.Add(-max(l.opts.Keep, leastKeep)).UnixNano(), r.gone, r.id, retainChunk},
 			ResultFunc: func(s *sqlite.Stmt) error {
 				seen++
 				r.gone, r.id = s.ColumnInt64(0), s.ColumnInt64(1)

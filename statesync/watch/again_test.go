@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"io"
 	"slices"
 	"strconv"
 	"testing"
@@ -279,5 +280,62 @@ func TestWhatWasReadBeforeASetBackBelongsToItsTime(t *testing.T) {
 				}
 			}
 		}
+	})
+}
+
+// aheadOfItsResumePoint is a log that keeps objects of a later time than the
+// watch goes on from: x leaves the selection, and nobody says whether it is
+// still there, while a is deleted and made again, and b changes.
+func aheadOfItsResumePoint(t *testing.T) (*world, *cluster) {
+	t.Helper()
+	c := newCluster()
+	c.write(kwatch.Added, pod("x", "u0", 0, "Pending", labelled))
+	x := onto(t, newRecord(), c, selecting)
+	passing(2 * time.Second)
+	c.failing(func(call string) error {
+		if call == "get x" {
+			return io.EOF
+		}
+		return nil
+	})
+	c.write(kwatch.Deleted, pod("x", "u0", 0, "Pending", labelled))
+	c.write(kwatch.Added, pod("a", "u1", 0, "Pending", labelled))
+	c.write(kwatch.Deleted, pod("a", "u1", 0, "Pending", labelled))
+	c.write(kwatch.Added, pod("a", "u2", 0, "Pending", labelled))
+	passing(3 * time.Second)
+	if resume, a := x.log.streams["pods"].Version, x.log.objects["pods"]["u2"].Body; resume != 1 || a == nil {
+		t.Fatalf("resume point %d, a %s; want 1 and a kept", resume, a)
+	}
+	return x, c
+}
+
+func TestAnEarlierLifeThatIsReplayedEndsNotTheLaterOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, c := aheadOfItsResumePoint(t)
+		c.failing(nil)
+		x = x.killed(t, c, selecting)
+		passing(3 * time.Second)
+		wantTold(t, x.log, "u0", "u0 1 >Queued late", "u0 2 Queued>Cancelled Deleted", "u0 gone")
+		wantTold(t, x.log, "u2", "u2 1 >Queued")
+		c.write(kwatch.Modified, pod("a", "u2", 0, "Running", labelled))
+		passing(3 * time.Second)
+		wantTold(t, x.log, "u2", "u2 1 >Queued", "u2 2 Queued>Running")
+		if s := x.w.Streams()[0]; s.Objects != 1 || len(x.log.objects["pods"]) != 1 || s.Gaps != 0 {
+			t.Errorf("%d objects, %d of them kept, %d gaps; want a alone, and none", s.Objects, len(x.log.objects["pods"]), s.Gaps)
+		}
+	})
+}
+
+func TestASetBackToAVersionAfterTheResumePointIsNoticed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, c := aheadOfItsResumePoint(t)
+		c.failing(nil)
+		c.restore(3)
+		x = x.killed(t, c, selecting)
+		passing(10 * time.Second)
+		if x.log.epoch != 2 {
+			t.Errorf("epoch %d, want 2: a was seen at version 5, and the cluster is at 3", x.log.epoch)
+		}
+		wantTold(t, x.log, "u2", "u2 1 >Queued", "u2 2 Queued>Deleted ClusterRestored late", "u2 gone")
 	})
 }

@@ -2,6 +2,7 @@ package watch
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -25,10 +26,11 @@ import (
 type cluster struct {
 	mu      sync.Mutex
 	events  []happening // the one with version v is events[v-1]
+	page    int         // objects in a page of the audit's list
 	oldest  int         // versions at or below are compacted
 	watches map[*tail]bool
 	lose    func(happening) bool    // an event that no watch is told; nil: none
-	fail    func(call string) error // how a call ends: list, watch, audit, get; nil: well
+	fail    func(call string) error // how a call ends: list, watch, audit, get NAME; nil: well
 }
 
 // A happening is one write.
@@ -38,7 +40,7 @@ type happening struct {
 	object   runtime.Object
 }
 
-func newCluster() *cluster { return &cluster{watches: map[*tail]bool{}} }
+func newCluster() *cluster { return &cluster{watches: map[*tail]bool{}, page: 100} }
 
 func (c *cluster) source(resource string) *collection { return &collection{c: c, resource: resource} }
 
@@ -159,8 +161,10 @@ func (s *collection) labelled() *collection {
 }
 
 // holds is what the collection selects, of what exists at the present.
-func (s *collection) holds() (out []runtime.Object) {
-	now := s.c.now(s.resource)
+func (s *collection) holds() []runtime.Object { return s.held(len(s.c.events)) }
+
+func (s *collection) held(version int) (out []runtime.Object) {
+	now := s.c.at(s.resource, version)
 	for _, key := range slices.Sorted(maps.Keys(now)) {
 		if s.selects == nil || s.selects(now[key].(metav1.Object)) {
 			out = append(out, now[key].DeepCopyObject())
@@ -230,24 +234,37 @@ func (s *collection) Watch(_ context.Context, o metav1.ListOptions) (kwatch.Inte
 	return t, nil
 }
 
+// ListMetadata lists a page, of the size that the test gives; its token is
+// the version and the number of the next object.
 func (s *collection) ListMetadata(_ context.Context, o metav1.ListOptions) (*metav1.PartialObjectMetadataList, error) {
 	if err := s.c.call("audit"); err != nil {
 		return nil, err
 	}
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	list := &metav1.PartialObjectMetadataList{ListMeta: metav1.ListMeta{ResourceVersion: strconv.Itoa(len(s.c.events))}}
-	for _, obj := range s.holds() {
+	page, version, next := s.c.page, len(s.c.events), 0
+	if o.Continue != "" {
+		if _, err := fmt.Sscanf(o.Continue, "%d/%d", &version, &next); err != nil || version > len(s.c.events) {
+			return nil, apierrors.NewResourceExpired("continue " + o.Continue)
+		}
+	}
+	list := &metav1.PartialObjectMetadataList{ListMeta: metav1.ListMeta{ResourceVersion: strconv.Itoa(version)}}
+	all := s.held(version)
+	for _, obj := range all[next:min(next+page, len(all))] {
 		m := obj.(metav1.Object)
 		list.Items = append(list.Items, metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
 			Namespace: m.GetNamespace(), Name: m.GetName(), UID: m.GetUID(), ResourceVersion: m.GetResourceVersion(),
+			OwnerReferences: m.GetOwnerReferences(),
 		}})
+	}
+	if next+page < len(all) {
+		list.Continue = fmt.Sprintf("%d/%d", version, next+page)
 	}
 	return list, nil
 }
 
 func (s *collection) Object(_ context.Context, namespace, name string) (runtime.Object, error) {
-	if err := s.c.call("get"); err != nil {
+	if err := s.c.call("get " + name); err != nil {
 		return nil, err
 	}
 	s.c.mu.Lock()

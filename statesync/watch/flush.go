@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/outrider-agent/outrider/internal/failpoint"
@@ -71,7 +72,31 @@ func (w *Watcher) flush(ctx context.Context) error {
 		}
 		s.closeGraves()
 	}
+	return w.forgetStreams(ctx)
+}
+
+// forgetStreams lets the log forget the streams that the configuration has no
+// longer, once those that have their objects now have told what is not known
+// of the time between.
+func (w *Watcher) forgetStreams(ctx context.Context) error {
+	for _, name := range slices.Clone(w.forget) {
+		if slices.ContainsFunc(w.streams, func(s *stream) bool { return s.overlaps(name) && !s.settled() }) {
+			continue
+		}
+		if _, err := w.handOver(ctx, statesync.Entry{Forget: name}); err != nil {
+			return err
+		}
+		w.forget = slices.DeleteFunc(w.forget, func(n string) bool { return n == name })
+	}
 	return nil
+}
+
+// settled reports whether the first list has been taken in, and all that it
+// caused is durable.
+func (s *stream) settled() bool {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	return s.synced && s.listed == 0
 }
 
 // takeDirty takes the objects to be kept, and the resume point if it has moved.
@@ -109,9 +134,8 @@ func (s *stream) keep(ctx context.Context, objects []kept, resume *statesync.Res
 		if first && !begun {
 			e.Forget = s.Name()
 		}
-		durable := make(chan struct{})
-		e.Done = func() { close(durable) }
-		if err := s.w.opts.Log.Append(ctx, e); err != nil {
+		durable, err := s.w.handOver(ctx, e)
+		if err != nil {
 			return err
 		}
 		select {
@@ -123,6 +147,27 @@ func (s *stream) keep(ctx context.Context, objects []kept, resume *statesync.Res
 	}
 	_ = failpoint.Here("flush/durable")
 	return nil
+}
+
+// handOver appends an entry of no delta, which the end of a session waits for
+// as it does for deltas: what becomes durable later would be of a time that is
+// over. The channel is closed when it is durable.
+func (w *Watcher) handOver(ctx context.Context, e statesync.Entry) (durable <-chan struct{}, err error) {
+	w.mu.Lock()
+	w.total++
+	w.mu.Unlock()
+	done := make(chan struct{})
+	less := func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.less()
+	}
+	e.Done = func() { less(); close(done) }
+	if err := w.opts.Log.Append(ctx, e); err != nil {
+		less()
+		return nil, err
+	}
+	return done, nil
 }
 
 // keepFirst makes the objects of a first list durable, as not read yet, and
@@ -179,10 +224,18 @@ func (s *stream) settle(d *delta) {
 func (s *stream) closeGraves() {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
+	if !s.synced || s.listed > 0 {
+		return // a list may yet tell of them
+	}
 	now := s.w.opts.Now()
+	for i := range s.graves {
+		if s.graves[i].at.IsZero() { // from the log
+			s.graves[i].at = now
+		}
+	}
 	for len(s.graves) > 0 {
 		g := s.graves[0]
-		if now.Sub(g.at) < graveTime || !s.synced || s.saved < g.removed {
+		if now.Sub(g.at) < graveTime || s.saved < g.removed {
 			return
 		}
 		if l := s.w.lives[g.uid]; l != nil && l.Gone {

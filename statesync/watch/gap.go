@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"context"
 	"time"
 
 	"github.com/outrider-agent/outrider/internal/failpoint"
@@ -15,6 +16,20 @@ type gaps struct {
 	count  int64     // since the log began
 	told   [2]uint64 // from and to of the last one that the log has of this epoch
 	last   *statesync.Gap
+}
+
+// owe makes it durable that a stream owes a gap, whatever becomes of the agent
+// and of the configuration before it is told.
+func (s *stream) owe(ctx context.Context) error {
+	s.w.mu.Lock()
+	owed := s.resumeAt(s.gap.from, s.gap.since)
+	owed.Lost = s.gap.reason
+	s.w.mu.Unlock()
+	if owed.Lost == "" {
+		return nil
+	}
+	_, err := s.w.handOver(ctx, statesync.Entry{Resume: owed})
+	return err
 }
 
 // before returns the gap that a list as of a version leaves; nil: none. The

@@ -164,9 +164,16 @@ func (w *Watcher) begin(ctx context.Context, m *statesync.Memory) error {
 		return err
 	}
 	for _, s := range w.streams {
-		if err := s.remember(ctx, m); err != nil {
+		err := s.remember(ctx, m)
+		if err == nil {
+			err = s.owe(ctx)
+		}
+		if err != nil {
 			return fmt.Errorf("stream %s: %w", s.Name(), err)
 		}
+	}
+	if err := w.drained(ctx); err != nil {
+		return err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -195,7 +202,7 @@ func (w *Watcher) digGraves() {
 		if l.Epoch != w.epoch {
 			removed = 0 // versions have begun anew
 		}
-		s.graves = append(s.graves, grave{uid: uid, removed: removed, at: w.opts.Now()})
+		s.graves = append(s.graves, grave{uid: uid, removed: removed})
 	}
 }
 
@@ -211,11 +218,23 @@ func (w *Watcher) streamOf(r statesync.Row) *stream {
 }
 
 // untrack ends, as Untracked, the workloads of streams that the configuration
-// has no longer, and lets the log forget these streams.
+// has no longer, and waits until that is durable: another session would tell
+// them again.
 func (w *Watcher) untrack(ctx context.Context, m *statesync.Memory) error {
 	versions := map[string]uint64{}
+	w.forget = nil
 	for _, r := range m.Streams {
 		versions[r.Stream] = r.Version
+		if slices.ContainsFunc(w.streams, func(s *stream) bool { return s.Name() == r.Stream }) {
+			continue
+		}
+		w.forget = append(w.forget, r.Stream)
+		if r.Lost == "" { // were it configured again, others have gone on meanwhile
+			r.Lost = statesync.GapRedefined
+			if _, err := w.handOver(ctx, statesync.Entry{Resume: &r}); err != nil {
+				return err
+			}
+		}
 	}
 	for _, row := range m.Rows {
 		l := w.lives[row.UID]
@@ -229,18 +248,11 @@ func (w *Watcher) untrack(ctx context.Context, m *statesync.Memory) error {
 			changes = append(changes, w.change(d, l, workload.Untracked(l.Ref), 0))
 		}
 		l.Gone = true
-		if err := w.opts.Log.Append(ctx, statesync.Entry{Changes: changes, Row: l.Row}); err != nil {
+		if _, err := w.handOver(ctx, statesync.Entry{Changes: changes, Row: l.Row}); err != nil {
 			return err
 		}
 	}
-	for _, r := range m.Streams {
-		if !slices.ContainsFunc(w.streams, func(s *stream) bool { return s.Name() == r.Stream }) {
-			if err := w.opts.Log.Append(ctx, statesync.Entry{Forget: r.Stream}); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return w.drained(ctx)
 }
 
 // forgetAll makes the stream as if nothing had been read.
@@ -319,7 +331,8 @@ func (s *stream) isNewIn(m *statesync.Memory, known bool) {
 func (s *stream) loadObjects(ctx context.Context) error {
 	s.w.mu.Lock()
 	s.objects, s.unread = map[string]*held{}, nil
-	resumes := s.gap.reason == "" // else the list that comes feeds all, and versions may have begun anew
+	resumes := s.gap.reason == "" // else the list that comes feeds all
+	otherTime := s.gap.reason == statesync.GapRestored || s.gap.reason == statesync.GapLedgerLost
 	s.w.mu.Unlock()
 	return s.w.opts.Log.Objects(ctx, s.Name(), func(was statesync.Object) error {
 		o := &workload.Object{}
@@ -334,12 +347,19 @@ func (s *stream) loadObjects(ctx context.Context) error {
 			return nil
 		}
 		h := &held{Object: o, own: s.tellsItself(o, nil), settled: o.ResourceVersion}
+		_, wanted := s.key(&delta{object: o, folded: !h.own})
+		if old := s.objects[objectKey(o)]; !wanted || old != nil && old.ResourceVersion > o.ResourceVersion {
+			s.dirty[was.UID] = kept{object: o, gone: true} // of no use, or of an earlier life of the name
+			return nil
+		}
+		if otherTime { // only to find what the list lacks
+			s.objects[objectKey(o)] = h
+			return nil
+		}
 		s.index(h)
-		if resumes {
-			s.highest = max(s.highest, o.ResourceVersion)
-			if was.Unread {
-				s.unread = append(s.unread, h)
-			}
+		s.highest = max(s.highest, o.ResourceVersion)
+		if resumes && was.Unread {
+			s.unread = append(s.unread, h)
 		}
 		return nil
 	})
@@ -350,7 +370,7 @@ func (s *stream) loadObjects(ctx context.Context) error {
 func (s *stream) feedUnread() {
 	now := s.w.opts.Now()
 	for _, h := range s.unread {
-		s.append(&delta{stream: s, object: h.Object, folded: !h.own, late: true, observed: now})
+		s.append(&delta{stream: s, object: h.Object, folded: !h.own, late: true, unread: true, observed: now})
 	}
 	s.unread = nil
 }

@@ -350,6 +350,21 @@ func TestALogThatBeginsAnewIsLoadedAgain(t *testing.T) {
 	})
 }
 
+// TestALogThatBeginsAnewTwiceLeavesTwoGaps, though of the same versions.
+func TestALogThatBeginsAnewTwiceLeavesTwoGaps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		c.write(kwatch.Added, pod("a", "u1", 0, "Running"))
+		x := onto(t, newRecord(), c, nil)
+		for range 2 {
+			passing(2 * time.Second)
+			x.log.beginAnew(func(name string) bool { return name != "pods" })
+		}
+		passing(2 * time.Second)
+		wantTold(t, x.log, "pods", "pods gap 1 LedgerLost 0-1", "pods gap 2 LedgerLost 0-1")
+	})
+}
+
 func TestObjectsThatTheLogHasGarbledAreListedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, log := newCluster(), newRecord()
@@ -364,6 +379,49 @@ func TestObjectsThatTheLogHasGarbledAreListedAgain(t *testing.T) {
 		x = onto(t, log, c, nil)
 		passing(2 * time.Second)
 		x.want(t, "pods gap 1 LedgerLost 1-1")
+	})
+}
+
+// TestTheMarkWaitsForACorrection, and does not move to where the corrected
+// object is: other events may come before that.
+func TestTheMarkWaitsForACorrection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		c.write(kwatch.Added, job("j", "J", 0))
+		c.write(kwatch.Added, pod("a", "u1", 0, "Running"))
+		x := onto(t, newRecord(), c, nil)
+		passing(2 * time.Second)
+		x.log.stall(0)
+		s := x.w.streams[0]
+		newer := pod("a", "u1", 9, "Succeeded")
+		if err := s.correct(t.Context(), asked{c.source("pods"), newer}, difference{"changed", "load", "a", "u1", s.objects["load/a"]}, 2); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if got := x.w.Streams()[0]; got.Mark != 2 || got.Pending != 1 {
+			t.Errorf("mark %d with %d pending, want 2 with the correction", got.Mark, got.Pending)
+		}
+		x.log.release(-1)
+		x.want(t, "u1 1 >Queued reconstructed late", "u1 2 Queued>Running late", "u1 3 Running>Succeeded Completed late")
+	})
+}
+
+// TestAnAuditLooksOnlyAtWhatTheStreamHolds: one that is read for the sake of
+// others holds only their pods.
+func TestAnAuditLooksOnlyAtWhatTheStreamHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		c.write(kwatch.Added, pod("a", "u1", 0, "Running"))
+		c.write(kwatch.Added, job("j", "J", 0))
+		c.write(kwatch.Added, pod("of-j", "u2", 0, "Running", ownedBy("j", "J")))
+		x := onto(t, newRecord(), c, func(o *Options) {
+			withJobs(o)
+			o.Tracked, o.Streams[0].FoldOnly, o.Audit = []string{"Job"}, true, 10*time.Second
+		})
+		passing(time.Minute)
+		if s := x.w.Streams()[0]; s.Audits < 3 || len(s.Corrections) > 0 || s.Objects != 1 {
+			t.Errorf("%d audits of %d objects with corrections %v, want some, of one, with none", s.Audits, s.Objects, s.Corrections)
+		}
 	})
 }
 
@@ -407,13 +465,15 @@ func TestAnAuditThatIsOvertakenCorrectsNothing(t *testing.T) {
 		correct(difference{"changed", "load", "a", "u1", &other}, newer) // the watch has told since
 		correct(difference{"deleted", "load", "a", "u1", &other}, nil)
 		correct(difference{"changed", "load", "a", "u1", entry}, pod("a", "u1", 1, "Running")) // it does not differ
-		correct(difference{"changed", "load", "a", "u1", entry}, pod("a", "u9", 5, "Running")) // another one has the name
 		correct(difference{"added", "load", "b", "u2", nil}, nil)                              // it has gone
 		correct(difference{"added", "load", "a", "u0", nil}, newer)
-		x.log.stall(0)
+		x.log.stall(1)
+		for range 2 { // the worker waits with the second
+			c.write(kwatch.Modified, pod("a", "u1", 0, "Running"))
+		}
 		c.write(kwatch.Deleted, pod("a", "u1", 0, "Running"))
 		synctest.Wait()
-		correct(difference{"added", "load", "a", "u1", nil}, newer) // its removal is not durable
+		correct(difference{"added", "load", "a", "u1", nil}, newer) // its removal waits for its worker
 		x.log.release(-1)
 		synctest.Wait()
 		correct(difference{"added", "load", "a", "u1", nil}, newer) // it is over
@@ -423,6 +483,7 @@ func TestAnAuditThatIsOvertakenCorrectsNothing(t *testing.T) {
 func TestAnAuditCorrectsWhatTheWatchWasNotTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster()
+		c.page = 1
 		c.write(kwatch.Added, pod("a", "u1", 0, "Running"))
 		c.write(kwatch.Added, pod("b", "u2", 0, "Running"))
 		x := onto(t, newRecord(), c, func(o *Options) { o.Audit = 10 * time.Second })

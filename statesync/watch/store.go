@@ -29,6 +29,8 @@ type delta struct {
 	late     bool // not seen by the live watch as it happened
 	listed   bool // found by a list or an audit
 	setBack  bool // found by the first list after the cluster was set back
+	unread   bool // from the log, which may have what it causes
+	recall   bool // the log may remember its life, and nobody else
 	stale    bool // the indexer has something newer under the name
 	observed time.Time
 	place    *list.Element // in the stream's inflight list
@@ -121,16 +123,32 @@ func (s *stream) upsert(o *workload.Object, late bool, now time.Time) {
 	if old != nil && !s.restoring {
 		h.settled = old.settled
 	}
-	d := &delta{stream: s, object: o, folded: !h.own, late: late, observed: now}
+	d := &delta{stream: s, object: o, folded: !h.own, late: late, recall: s.recalls(), observed: now}
 	if _, wanted := s.key(d); wanted {
 		s.index(h)
+	} else if old != nil {
+		s.drop(o)
 	}
 	s.append(d)
+}
+
+// recalls reports whether an object may have been let go before: by a selector,
+// now or under another configuration.
+func (s *stream) recalls() bool { return s.Selector != "" || s.gap.reason != "" }
+
+// drop takes an object that tells nothing any more out of the indexer, and out
+// of the log.
+func (s *stream) drop(o *workload.Object) {
+	delete(s.objects, objectKey(o))
+	s.dirty[o.UID] = kept{object: o, gone: true}
 }
 
 // index puts an object into the indexer. A pod is also found by the workload
 // that it folds into, though it may tell a story of its own.
 func (s *stream) index(h *held) {
+	if old := s.objects[objectKey(h.Object)]; old != nil && old.UID != h.UID {
+		s.w.unfold(old.Object)
+	}
 	s.objects[objectKey(h.Object)] = h
 	if s.w.folds(h.Object) {
 		s.w.fold(h.Object)
@@ -146,7 +164,10 @@ func (s *stream) removeAs(d *delta) {
 	} else {
 		old = nil
 	}
-	d.stream, d.removed, d.folded = s, true, !s.tellsItself(d.object, old)
+	d.stream, d.removed, d.folded, d.recall = s, true, !s.tellsItself(d.object, old), s.recalls()
+	if _, wanted := s.key(d); !wanted && old != nil {
+		s.drop(d.object)
+	}
 	s.append(d)
 }
 

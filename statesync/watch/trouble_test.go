@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -15,6 +17,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kwatch "k8s.io/apimachinery/pkg/watch"
 
 	"github.com/outrider-agent/outrider/statesync"
@@ -72,6 +75,32 @@ func TestAServerThatFailsLosesNothing(t *testing.T) {
 	}
 }
 
+// TestAVersionThatIsTooOldIsListed: to open a watch from it again would fail
+// for ever.
+func TestAVersionThatIsTooOldIsListed(t *testing.T) {
+	gone := &metav1.Status{Status: metav1.StatusFailure, Code: http.StatusGone, Reason: metav1.StatusReasonGone}
+	for _, err := range []error{apierrors.NewResourceExpired("too old"), apierrors.FromObject(gone)} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCluster()
+			c.write(kwatch.Added, pod("a", "u1", 0, "Pending"))
+			x := onto(t, newRecord(), c, nil)
+			passing(2 * time.Second)
+			tries := 0
+			c.failing(func(call string) error {
+				if tries++; call == "watch" && tries < 4 {
+					return err
+				}
+				return nil
+			})
+			c.cut()
+			c.write(kwatch.Modified, pod("a", "u1", 0, "Running"))
+			passing(20 * time.Second)
+			wantTold(t, x.log, "pods", "pods gap 1 Expired 1-2")
+			wantTold(t, x.log, "u1", "u1 1 >Queued late", "u1 2 Queued>Running late")
+		})
+	}
+}
+
 // netError is what a call ends with that did not reach the server.
 type netError struct{ syscall.Errno }
 
@@ -108,7 +137,7 @@ func TestAForbiddenQuestionKeepsNoWorkerBusy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster()
 		c.failing(func(call string) error {
-			if call != "get" {
+			if !strings.HasPrefix(call, "get") {
 				return nil
 			}
 			return apierrors.NewForbidden(corev1.Resource("pods"), "", errors.New("no such role"))
@@ -139,6 +168,7 @@ func TestAQuestionThatFailsIsAskedAgain(t *testing.T) {
 		passing(time.Second)
 		c.failing(func(string) error { return apierrors.NewServiceUnavailable("starting") })
 		c.write(kwatch.Deleted, pod("a", "u1", 0, "Running", labelled))
+		c.write(kwatch.Added, pod("a", "u2", 0, "Running")) // another one has the name
 		passing(time.Minute)
 		if got := x.log.told("u1"); len(got) != 2 {
 			t.Errorf("told %q before anybody said whether u1 is there", got)
@@ -338,6 +368,20 @@ func TestASetBackThatWasWrittenBeyondIsFoundByTheAudit(t *testing.T) {
 		}
 		if s := x.w.Streams()[0]; s.LastGap == nil || s.LastGap.Reason != statesync.GapRestored || len(s.Corrections) > 0 {
 			t.Errorf("gap %v with corrections %v, want one of the restore, with none", s.LastGap, s.Corrections)
+		}
+	})
+}
+
+func TestAListOfAnEarlierVersionBeginsANewEpoch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := start(t, nil, pod("a", "u1", 50, "Running"))
+		passing(2 * time.Second)
+		x.pods.relist("60", pod("a", "u1", 50, "Running"))
+		passing(10 * time.Second)
+		wantTold(t, x.log, "u1", "u1 1 >Queued reconstructed late", "u1 2 Queued>Running late")
+		wantTold(t, x.log, "pods", "pods gap 1 ClusterRestored 100-60")
+		if x.log.epoch != 2 {
+			t.Errorf("epoch %d, want 2", x.log.epoch)
 		}
 	})
 }

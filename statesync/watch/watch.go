@@ -116,6 +116,7 @@ type Watcher struct {
 	queue   workqueue.TypedInterface[statesync.Key]
 	gate    gate
 	setBack chan struct{} // holds a token when the cluster was set back to an earlier time
+	forget  []string      // streams that the log has and the configuration has not; the flusher's
 
 	mu      sync.Mutex // guards what follows, and the indexer and pipeline of every stream
 	epoch   int64
@@ -138,7 +139,7 @@ type life struct {
 type grave struct {
 	uid     string
 	removed uint64
-	at      time.Time
+	at      time.Time // zero: since the stream is complete
 }
 
 // New returns a watcher; nothing is read before Run.

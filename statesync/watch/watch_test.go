@@ -234,6 +234,9 @@ func TestTheGateHoldsTheWatchAndLosesNothing(t *testing.T) {
 		}
 		x.log.release(-1)
 		synctest.Wait()
+		if s := x.w.Streams()[0]; s.Held || !s.Seen.Equal(time.Now()) {
+			t.Errorf("held: %v, seen %s; want it to go on, and now: it could not be heard while it was held", s.Held, s.Seen)
+		}
 		if got := x.pods.watches(); len(got) != 2 || got[1] != "110" {
 			t.Fatalf("watches of pods: %q, want a second from 110, and no list", got)
 		}
@@ -244,6 +247,28 @@ func TestTheGateHoldsTheWatchAndLosesNothing(t *testing.T) {
 		synctest.Wait()
 		if got := x.log.story(); len(got) != 11 {
 			t.Errorf("%d changes, want 11: %q", len(got), got)
+		}
+	})
+}
+
+// TestAListIsTakenInThoughTheGateCloses, and the watch that follows it waits.
+func TestAListIsTakenInThoughTheGateCloses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := start(t, func(o *Options) { o.MaxPending = 2 })
+		passing(2 * time.Second)
+		x.log.stall(0)
+		x.pods.relist("200", pod("a", "u1", 150, "Pending"), pod("b", "u2", 151, "Pending"), pod("c", "u3", 152, "Pending"))
+		passing(10 * time.Second)
+		if s := x.w.Streams()[0]; !s.Held || s.Pending != 3 {
+			t.Errorf("held: %v with %d pending, want held with 3", s.Held, s.Pending)
+		}
+		if got, want := x.pods.watches(), []string{"list", "list"}; !slices.Equal(got, want) {
+			t.Errorf("watches opened: %q, want %q: the next one waits", got, want)
+		}
+		x.log.release(-1)
+		synctest.Wait()
+		if got, want := x.pods.watches(), []string{"list", "list", "200"}; !slices.Equal(got, want) {
+			t.Errorf("watches opened: %q, want %q", got, want)
 		}
 	})
 }

@@ -58,8 +58,11 @@ func (w *Watcher) reduce(ctx context.Context, d *delta) (statesync.Entry, error)
 	// Replayed: its changes are in the log. A list has the version of the list
 	// for what is gone, and what the configuration selects again is as it was.
 	replayed := l.Epoch == w.epoch && o.ResourceVersion <= l.ResourceVersion
+	if l.Epoch < w.epoch && d.late {
+		l.Suspension = time.Time{} // it may not have happened yet
+	}
 	if l.State.Ended() {
-		return w.reduceEnded(d, l, replayed && !d.late), nil
+		return w.reduceEnded(d, l, replayed && (!d.late || d.unread)), nil
 	}
 	if replayed && (!d.late || !d.removed) {
 		return statesync.Entry{}, nil
@@ -118,7 +121,7 @@ func (w *Watcher) reduceEnded(d *delta, l *life, replayed bool) statesync.Entry 
 		return statesync.Entry{Row: l.Row}
 	}
 	wasGone, o := l.Gone, d.object
-	if replayed || wasGone && !d.late && l.Epoch == w.epoch && o.ResourceVersion <= l.Removed {
+	if replayed || d.stale || wasGone && (!d.late || d.unread) && l.Epoch == w.epoch && o.ResourceVersion <= l.Removed {
 		return statesync.Entry{}
 	}
 	w.revive(l)
@@ -221,8 +224,8 @@ func (w *Watcher) change(d *delta, l *life, step workload.Status, owner uint64) 
 }
 
 // life returns what is known of the delta's life, beginning one if need be. A
-// stream with a selector may be told again of a life that it had let go, and
-// that only the log remembers.
+// stream may be told again of a life that a selector had let go, and that only
+// the log remembers.
 func (w *Watcher) life(ctx context.Context, d *delta) (*life, error) {
 	o := d.object
 	w.mu.Lock()
@@ -230,7 +233,7 @@ func (w *Watcher) life(ctx context.Context, d *delta) (*life, error) {
 	w.mu.Unlock()
 	if l == nil {
 		l = &life{}
-		if log, ok := w.opts.Log.(Recaller); ok && d.stream.Selector != "" {
+		if log, ok := w.opts.Log.(Recaller); ok && d.recall {
 			err := w.insist(ctx, "ask the log for "+o.UID, func() (err error) {
 				l.Row, err = log.Recall(ctx, o.UID)
 				return err
@@ -242,6 +245,9 @@ func (w *Watcher) life(ctx context.Context, d *delta) (*life, error) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.lives[o.UID] == nil && l.Gone {
+		d.stream.graves = append(d.stream.graves, grave{uid: o.UID, at: w.opts.Now()})
+	}
 	w.lives[o.UID] = l
 	l.Ref, l.Stream = o.Ref(), d.stream.Name()
 	return l, nil
