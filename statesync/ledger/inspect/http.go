@@ -14,6 +14,9 @@ import (
 // writeTimeout is how long a client may take for one piece of an answer.
 const writeTimeout = 30 * time.Second
 
+// mostInside is how many changes are recounted inside an agent.
+const mostInside = 500_000
+
 // Message is one line of what ledger/verify streams with progress=true.
 type Message struct {
 	Progress *Progress `json:"progress,omitempty"`
@@ -153,10 +156,26 @@ func (a *answer) ls(f *File) error {
 	return out.Flush()
 }
 
+// tooMany refuses a recount that would cost the agent itself more memory than
+// it can be expected to have: some 200 bytes a change.
+func tooMany(kept bounds, path string) error {
+	if n := kept.head - kept.first + 1; n > mostInside {
+		return fmt.Errorf("the ledger keeps %d changes, and inside the agent %d are recounted at most: run outrider ledger verify %s, which needs the memory itself", n, mostInside, path)
+	}
+	return nil
+}
+
 func (a *answer) verify(f *File) error {
 	findings, err := a.number("findings")
 	if err != nil {
 		return err
+	}
+	var kept bounds
+	if err := f.page(a.r.Context(), func() (err error) { kept, err = f.bounds(); return err }); err != nil {
+		return err
+	}
+	if err := tooMany(kept, f.path); err != nil {
+		return badRequest{err}
 	}
 	o := VerifyOptions{Findings: int(min(findings, 1<<30))}
 	streaming := a.json && a.r.FormValue("progress") == "true"

@@ -165,3 +165,12 @@ func TestAClientThatGoesEndsTheWork(t *testing.T) {
 		t.Error("a recount went on without its context")
 	}
 }
+
+func TestALargeLedgerIsRecountedOutsideTheAgent(t *testing.T) {
+	if err := tooMany(bounds{first: 11, head: mostInside + 10}, "x.db"); err != nil {
+		t.Errorf("%d changes: %v, want none", mostInside, err)
+	}
+	if err := tooMany(bounds{first: 11, head: mostInside + 11}, "x.db"); err == nil || !strings.Contains(err.Error(), "run outrider ledger verify x.db") {
+		t.Errorf("got %v, want what to run instead", err)
+	}
+}
