@@ -97,7 +97,7 @@ model: ## every state of the change path in small worlds; MODEL=long
 nightly: e2e model ## e2e with -race COUNT times, long fuzz, model, govulncheck
 	$(call say,end-to-end tests with the race detector: $(COUNT) times)
 	DEVCLUSTER=$(CURDIR)/bin/devcluster OUTRIDER_LONG=1 $(E2E) -race -count=$(COUNT) -timeout 3h ./e2e/...
-	$(MAKE) --no-print-directory faults OUTRIDER_SEEDS=10000
+	OUTRIDER_FIRST=random $(MAKE) --no-print-directory faults OUTRIDER_SEEDS=10000
 	@n=$$(grep -rE --include='*_test.go' '^func Fuzz[A-Z]' . | wc -l); \
 	$(MAKE) --no-print-directory fuzz FUZZTIME=$$((600 / (n > 0 ? n : 1)))s
 	@status=0; out=$$($(VULN) ./... 2>&1) || status=$$?; echo "$$out"; \

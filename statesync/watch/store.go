@@ -26,12 +26,12 @@ type delta struct {
 	object   *workload.Object // as it was last seen
 	folded   bool             // it tells its controller's story
 	removed  bool
-	late     bool // not seen by the live watch as it happened
-	listed   bool // found by a list or an audit
-	setBack  bool // found by the first list after the cluster was set back
-	unread   bool // from the log, which may have what it causes
-	recall   bool // the log may remember its life, and nobody else
-	stale    bool // the indexer has something newer under the name
+	late     bool   // not seen by the live watch as it happened
+	listed   bool   // found by a list or an audit
+	setBack  bool   // found by the first list after the cluster was set back
+	unread   uint64 // of the first list that it is from, kept by the log, which may have what it causes; 0: it is new
+	recall   bool   // the log may remember its life, and nobody else
+	stale    bool   // the indexer has something newer under the name
 	observed time.Time
 	place    *list.Element // in the stream's inflight list
 }

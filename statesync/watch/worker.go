@@ -62,7 +62,7 @@ func (w *Watcher) reduce(ctx context.Context, d *delta) (statesync.Entry, error)
 		l.Suspension = time.Time{} // it may not have happened yet
 	}
 	if l.State.Ended() {
-		return w.reduceEnded(d, l, replayed && (!d.late || d.unread)), nil
+		return w.reduceEnded(d, l, replayed && d.before(l.ResourceVersion)), nil
 	}
 	if replayed && (!d.late || !d.removed) {
 		return statesync.Entry{}, nil
@@ -121,7 +121,7 @@ func (w *Watcher) reduceEnded(d *delta, l *life, replayed bool) statesync.Entry 
 		return statesync.Entry{Row: l.Row}
 	}
 	wasGone, o := l.Gone, d.object
-	if replayed || d.stale || wasGone && (!d.late || d.unread) && l.Epoch == w.epoch && o.ResourceVersion <= l.Removed {
+	if replayed || d.stale || wasGone && d.before(l.Removed) && l.Epoch == w.epoch && o.ResourceVersion <= l.Removed {
 		return statesync.Entry{}
 	}
 	w.revive(l)
@@ -139,6 +139,12 @@ func (w *Watcher) reduceEnded(d *delta, l *life, replayed bool) statesync.Entry 
 	}
 	l.ResourceVersion = o.ResourceVersion
 	return statesync.Entry{Changes: changes, Row: l.Row}
+}
+
+// before reports whether the delta tells of a time before a version: what a
+// list says is true as of the list, however old the object is.
+func (d *delta) before(version uint64) bool {
+	return !d.late || d.unread > 0 && version > d.unread
 }
 
 // removed says which end a removal gives. With a selector, an object that is
