@@ -25,10 +25,10 @@ func empty(e *statesync.Entry) bool {
 // cost is about how many bytes an entry adds to the WAL: a page for each row,
 // for they lie anywhere, and what they hold.
 func cost(e *statesync.Entry) (bytes int64) {
-	const page, change = 4096, 1024
-	bytes = page + change*int64(len(e.Changes))
+	const change = 1024
+	bytes = pageBytes + change*int64(len(e.Changes))
 	for i := range e.Objects {
-		bytes += page + int64(len(e.Objects[i].Body))
+		bytes += pageBytes + int64(len(e.Objects[i].Body))
 	}
 	return bytes
 }

@@ -26,7 +26,6 @@ const (
 	walMagic     = 0x377f0682 // the lowest bit says that checksums are big endian
 	walHeader    = 32
 	frameHeader  = 24
-	ledgerPage   = 4096 // SQLite's default, and so the ledger's
 	smallestPage = 512
 	largestPage  = 1 << 16
 )
@@ -91,8 +90,8 @@ func (p *pages) close() {
 // readHead takes from the first page how large pages are and how many there
 // should be.
 func (p *pages) readHead() error {
-	p.pageSize, p.usable = ledgerPage, ledgerPage
-	p.count = uint32((p.size + ledgerPage - 1) / ledgerPage)
+	p.pageSize, p.usable = pageBytes, pageBytes
+	p.count = uint32((p.size + pageBytes - 1) / pageBytes)
 	head := make([]byte, 100)
 	if n, err := p.db.ReadAt(head, 0); errors.Is(err, io.EOF) {
 		p.headError = fmt.Errorf("it has %d bytes, want a header of 100", n)
