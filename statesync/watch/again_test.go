@@ -110,17 +110,25 @@ func TestAJobThatIsTrackedLaterRuns(t *testing.T) {
 	})
 }
 
+// unseenInOne is a watcher of all namespaces that has stopped; a pod came and
+// went in one of them since.
+func unseenInOne(t *testing.T) (*world, *cluster) {
+	t.Helper()
+	c := newCluster()
+	c.write(kwatch.Added, pod("a", "u1", 0, "Running", in("two")))
+	x := onto(t, newRecord(), c, nil)
+	passing(2 * time.Second)
+	x.stop()
+	c.write(kwatch.Added, pod("b", "u2", 0, "Running", in("one")))
+	c.write(kwatch.Deleted, pod("b", "u2", 0, "Running", in("one")))
+	return x, c
+}
+
 // TestAStreamThatIsNarrowedLeavesAGap: what came and went between the two
 // configurations nobody can tell.
 func TestAStreamThatIsNarrowedLeavesAGap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster()
-		c.write(kwatch.Added, pod("a", "u1", 0, "Running", in("two")))
-		x := onto(t, newRecord(), c, nil)
-		passing(2 * time.Second)
-		x.stop()
-		c.write(kwatch.Added, pod("b", "u2", 0, "Running", in("one")))
-		c.write(kwatch.Deleted, pod("b", "u2", 0, "Running", in("one")))
+		x, c := unseenInOne(t)
 		x = x.again(t, c, inNamespaces("one"))
 		passing(2 * time.Second)
 		x.want(t, "u1 3 Running>Untracked NotSelected late", "u1 gone", "pods/one gap 1 Redefined 1-3")

@@ -178,8 +178,11 @@ func (s *stream) differences(there map[string]listing, version uint64) (out []di
 func (s *stream) correct(ctx context.Context, source Inspector, diff difference, version uint64) error {
 	var o *workload.Object
 	if diff.kind != "deleted" || s.Selector == "" { // what is no longer selected may well be there: the worker asks
-		var err error
-		if o, err = s.ask(ctx, source, diff.namespace, diff.name, diff.uid); err != nil {
+		found, err := ask(ctx, source, diff.namespace, diff.name, diff.uid)
+		if err == nil && found != nil {
+			o, err = s.Kind.Reduce(found)
+		}
+		if err != nil {
 			return fmt.Errorf("audit: %s/%s: %w", diff.namespace, diff.name, err)
 		}
 	}
@@ -226,7 +229,7 @@ func (s *stream) leaving(uid string) bool {
 
 // ask reads one object from the API server; nil when it is not there, or
 // another one has its name.
-func (s *stream) ask(ctx context.Context, source Inspector, namespace, name, uid string) (*workload.Object, error) {
+func ask(ctx context.Context, source Inspector, namespace, name, uid string) (runtime.Object, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	obj, err := source.Object(ctx, namespace, name)
@@ -240,7 +243,7 @@ func (s *stream) ask(ctx context.Context, source Inspector, namespace, name, uid
 	if err != nil || string(m.GetUID()) != uid {
 		return nil, err
 	}
-	return s.Kind.Reduce(obj)
+	return obj, nil
 }
 
 // stillThere reports whether an object that the stream no longer selects
@@ -252,23 +255,12 @@ func (s *stream) stillThere(ctx context.Context, o *workload.Object) (there bool
 		return true, nil
 	}
 	err = s.w.insist(ctx, "ask whether "+objectKey(o)+" is still there", func() error {
-		ctx, cancel := context.WithTimeout(ctx, askTimeout)
-		defer cancel()
-		found, err := source.Object(ctx, o.Namespace, o.Name)
-		switch {
-		case err == nil:
-			m, err := meta.Accessor(found)
-			there = err == nil && string(m.GetUID()) == o.UID
-			return err
-		case apierrors.IsNotFound(err):
-			there = false
-		case apierrors.IsForbidden(err):
-			there = true
-		default:
-			s.failed(err)
-			return err
+		found, err := ask(ctx, source, o.Namespace, o.Name, o.UID)
+		if there = found != nil || apierrors.IsForbidden(err); there || err == nil {
+			return nil
 		}
-		return nil
+		s.failed(err)
+		return err
 	})
 	return there, err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -58,11 +59,7 @@ func (w *Watcher) flush(ctx context.Context) error {
 	for _, s := range w.streams {
 		dirty, resume := s.takeDirty()
 		_ = failpoint.Here("flush/taken")
-		objects := make([]kept, 0, len(dirty))
-		for _, k := range dirty {
-			objects = append(objects, k)
-		}
-		if err := s.keep(ctx, objects, resume, false); err != nil {
+		if err := s.keep(ctx, slices.Collect(maps.Values(dirty)), resume, false); err != nil {
 			return err
 		}
 		if resume != nil {
@@ -151,18 +148,24 @@ func (s *stream) keep(ctx context.Context, objects []kept, resume *statesync.Res
 
 // handOver appends an entry of no delta, which the end of a session waits for
 // as it does for deltas: what becomes durable later would be of a time that is
-// over. The channel is closed when it is durable.
+// over. The channel is closed when it is durable; its own Done comes before.
 func (w *Watcher) handOver(ctx context.Context, e statesync.Entry) (durable <-chan struct{}, err error) {
 	w.mu.Lock()
 	w.total++
 	w.mu.Unlock()
-	done := make(chan struct{})
+	done, own := make(chan struct{}), e.Done
 	less := func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.less()
 	}
-	e.Done = func() { less(); close(done) }
+	e.Done = func() {
+		if own != nil {
+			own()
+		}
+		less()
+		close(done)
+	}
 	if err := w.opts.Log.Append(ctx, e); err != nil {
 		less()
 		return nil, err
@@ -228,10 +231,8 @@ func (s *stream) closeGraves() {
 		return // a list may yet tell of them
 	}
 	now := s.w.opts.Now()
-	for i := range s.graves {
-		if s.graves[i].at.IsZero() { // from the log
-			s.graves[i].at = now
-		}
+	for i := 0; i < len(s.graves) && s.graves[i].at.IsZero(); i++ { // those from the log are the first
+		s.graves[i].at = now
 	}
 	for len(s.graves) > 0 {
 		g := s.graves[0]

@@ -65,8 +65,7 @@ func (s *stream) tellGap(version uint64) (reason string, err error) {
 		return gap.Reason, nil
 	}
 	s.hold()
-	s.listed++ // the mark waits for the gap, and so does the end of a session
-	s.w.total++
+	s.listed++     // the mark waits for the gap
 	s.waits = true // while the log is behind
 	change := statesync.Change{
 		Cluster: s.w.opts.Cluster, Epoch: s.w.epoch, Workload: statesync.StreamRef(s.Name()), Seq: s.gap.count + 1,
@@ -76,7 +75,7 @@ func (s *stream) tellGap(version uint64) (reason string, err error) {
 	s.w.mu.Unlock()
 	s.w.opts.Logger.Warn("nobody can say what happened in between: a gap", "stream", gap.Stream, "reason", gap.Reason,
 		"from_rv", gap.FromRV, "to_rv", gap.ToRV, "from", gap.From, "to", gap.To)
-	err = s.w.opts.Log.Append(s.ctx, statesync.Entry{
+	_, err = s.w.handOver(s.ctx, statesync.Entry{
 		Changes: []statesync.Change{change},
 		Row: statesync.Row{
 			Ref: change.Workload, Stream: s.Name(), Epoch: change.Epoch, Seq: change.Seq,
@@ -102,5 +101,4 @@ func (s *stream) gapDone() {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
 	s.listed--
-	s.w.less()
 }

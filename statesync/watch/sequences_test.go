@@ -45,13 +45,7 @@ func TestAPodThatIsReleasedIsLetGo(t *testing.T) {
 // TestANarrowerStreamTellsItsGapAfterAnotherStop: the stream that had its objects is forgotten only then.
 func TestANarrowerStreamTellsItsGapAfterAnotherStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster()
-		c.write(kwatch.Added, pod("a", "u1", 0, "Running", in("two")))
-		x := onto(t, newRecord(), c, nil)
-		passing(2 * time.Second)
-		x.stop()
-		c.write(kwatch.Added, pod("b", "u2", 0, "Running", in("one")))
-		c.write(kwatch.Deleted, pod("b", "u2", 0, "Running", in("one")))
+		x, c := unseenInOne(t)
 		c.failing(func(string) error { return apierrors.NewInternalError(errors.New("down")) })
 		x = x.again(t, c, inNamespaces("one"))
 		passing(2 * time.Second)

@@ -234,29 +234,34 @@ func (w *Watcher) change(d *delta, l *life, step workload.Status, owner uint64) 
 // the log remembers.
 func (w *Watcher) life(ctx context.Context, d *delta) (*life, error) {
 	o := d.object
-	w.mu.Lock()
-	l := w.lives[o.UID]
-	w.mu.Unlock()
-	if l == nil {
-		l = &life{}
-		if log, ok := w.opts.Log.(Recaller); ok && d.recall {
-			err := w.insist(ctx, "ask the log for "+o.UID, func() (err error) {
-				l.Row, err = log.Recall(ctx, o.UID)
-				return err
-			})
-			if err != nil {
-				return nil, err
-			}
+	var row statesync.Row
+	if log, ok := w.opts.Log.(Recaller); ok && d.recall && !w.knows(o.UID) {
+		err := w.insist(ctx, "ask the log for "+o.UID, func() (err error) {
+			row, err = log.Recall(ctx, o.UID)
+			return err
+		})
+		if err != nil {
+			return nil, err
 		}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.lives[o.UID] == nil && l.Gone {
-		d.stream.graves = append(d.stream.graves, grave{uid: o.UID, at: w.opts.Now()})
+	l := w.lives[o.UID]
+	if l == nil {
+		l = &life{Row: row}
+		w.lives[o.UID] = l
+		if l.Gone {
+			d.stream.graves = append(d.stream.graves, grave{uid: o.UID, at: w.opts.Now()})
+		}
 	}
-	w.lives[o.UID] = l
 	l.Ref, l.Stream = o.Ref(), d.stream.Name()
 	return l, nil
+}
+
+func (w *Watcher) knows(uid string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.lives[uid] != nil
 }
 
 // bury notes that a life's object is gone, or no longer selected.
