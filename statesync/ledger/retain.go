@@ -25,7 +25,8 @@ import (
 //     are in use. Oldest first, so that what is left has no holes.
 //   - A tombstone stays until the resume point of its stream has passed the
 //     removal, no change of it is left, and it is older than Keep and an hour:
-//     an event that is read again would bring the workload back to life.
+//     an event that is read again would bring the workload back to life. One
+//     that the configuration let go, and that may live on, stays for 90 days.
 //   - The bound is met by recording nothing, never by deleting what a sink
 //     still needs.
 //   - A chunk at a time, between groups: the committer is not held up.
@@ -243,7 +244,7 @@ func (l *Ledger) oldTombstones(now time.Time) (ids []int64, more bool, err error
 	}
 	seen := 0
 	err = sqlitex.Execute(l.writer,
-		`SELECT w.gone, w.id, w.last < ? AND (w.state != ? OR w.gone < ?) AND (w.removed = 0 OR s.id IS NULL OR s.lost = '' AND NOT `+removedAfterVersion+`)
+		`SELECT w.gone, w.id, w.last < ? AND (w.state != ? AND w.removed != 0 OR w.gone < ?) AND (w.removed = 0 OR s.id IS NULL OR s.lost = '' AND NOT `+removedAfterVersion+`)
 		 FROM workloads w LEFT JOIN streams s ON s.name = w.stream
 		 WHERE w.gone != 0 AND w.gone < ? AND (w.gone, w.id) > (?, ?) ORDER BY w.gone, w.id LIMIT ?`,
 		&sqlitex.ExecOptions{

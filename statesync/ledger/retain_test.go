@@ -173,7 +173,8 @@ func TestWhichTombstonesAreKept(t *testing.T) {
 	}{
 		"passed by its stream":          {stream: "at 10", removed: 10, later: 25 * time.Hour},
 		"not passed by its stream":      {stream: "at 10", removed: 11, later: 25 * time.Hour, want: 1},
-		"removed nobody knows when":     {stream: "at 10", later: 25 * time.Hour},
+		"let go, and may come back":     {stream: "at 10", later: 89 * 24 * time.Hour, want: 1},
+		"let go long ago":               {stream: "at 10", later: 91 * 24 * time.Hour},
 		"young":                         {stream: "at 10", removed: 10, later: 23 * time.Hour, want: 1},
 		"kept for short, and young":     {stream: "at 10", removed: 10, keep: time.Minute, later: 55 * time.Minute, want: 1},
 		"kept for short, an hour old":   {stream: "at 10", removed: 10, keep: time.Minute, later: 61 * time.Minute},

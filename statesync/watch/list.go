@@ -84,7 +84,14 @@ func (s *stream) takeList(listed []*workload.Object, there map[string]bool, v ui
 	s.restoring = reason == statesync.GapRestored // the versions of before say nothing about those after it
 	defer func() { s.restoring = false }()
 	all := reason != "" && reason != statesync.GapExpired
+	names := s.told()
 	for _, old := range s.missing(there) {
+		// Another configuration has told of a later life before anything of
+		// this one was: it is over, and in the gap that the change left.
+		if s.w.lives[old.UID] == nil && s.tellsItself(old, nil) && names[old.Ref().Key()] {
+			s.drop(old)
+			continue
+		}
 		gone := *old
 		gone.ResourceVersion = v
 		s.removeAs(&delta{object: &gone, late: true, setBack: s.restoring, observed: now})
@@ -99,6 +106,18 @@ func (s *stream) takeList(listed []*workload.Object, there map[string]bool, v ui
 	if s.w.gate.closed() {
 		s.pause()
 	}
+}
+
+// told returns, for the first list of a session, the names under which lives
+// have been told that are not over.
+func (s *stream) told() map[statesync.Key]bool {
+	names := map[statesync.Key]bool{}
+	if !s.synced {
+		for _, l := range s.w.lives {
+			names[l.Key()] = names[l.Key()] || !l.Gone
+		}
+	}
+	return names
 }
 
 // beginUnit and endUnit enclose deltas that the low-water mark waits for as

@@ -370,7 +370,7 @@ func (s *stream) loadObjects(ctx context.Context) error {
 func (s *stream) feedUnread() {
 	now := s.w.opts.Now()
 	for _, h := range s.unread {
-		s.append(&delta{stream: s, object: h.Object, folded: !h.own, late: true, unread: s.saved, observed: now})
+		s.append(&delta{stream: s, object: h.Object, folded: !h.own, late: true, unread: s.saved, recall: true, observed: now})
 	}
 	s.unread = nil
 }

@@ -133,8 +133,8 @@ func (s *stream) upsert(o *workload.Object, late bool, now time.Time) {
 }
 
 // recalls reports whether an object may have been let go before: by a selector,
-// now or under another configuration.
-func (s *stream) recalls() bool { return s.Selector != "" || s.gap.reason != "" }
+// or, when the session's first list has it, under another configuration.
+func (s *stream) recalls() bool { return s.Selector != "" || !s.synced }
 
 // drop takes an object that tells nothing any more out of the indexer, and out
 // of the log.
