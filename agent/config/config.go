@@ -74,6 +74,7 @@ func Parse(name string, data []byte, dir string, o Options) (*File, error) {
 		d.getenv = os.LookupEnv
 	}
 	root := d.parse(data)
+	d.lines = strings.Split(string(data), "\n")
 	if root == nil {
 		return nil, d.errs
 	}

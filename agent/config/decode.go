@@ -19,6 +19,7 @@ const maxValues = 20_000
 // at the first mistake.
 type decoder struct {
 	file, dir string
+	lines     []string // of the file
 	kinds     map[string]Kinds
 	getenv    func(string) (string, bool)
 	errs      Errors

@@ -12,17 +12,23 @@ import (
 
 // An Error is one mistake in a configuration file.
 type Error struct {
-	File string
-	Line int    // from 1
-	Key  string // full path: statesync.sinks[0].webhook.url; empty when the file as a whole is wrong
-	Got  string
-	Want string // empty when Got says it all
+	File   string
+	Line   int    // from 1
+	Column int    // in characters, from 1; 0: the line says enough
+	Key    string // full path: statesync.sinks[0].webhook.url; empty when the file as a whole is wrong
+	Got    string
+	Want   string // empty when Got says it all
 }
 
-// Error gives file:line: key: got this, want that.
+// Error gives file:line: key: got this, want that; with a column,
+// file:line:column.
 func (e *Error) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s:%d: ", e.File, e.Line)
+	if e.Column > 0 {
+		b.Reset()
+		fmt.Fprintf(&b, "%s:%d:%d: ", e.File, e.Line, e.Column)
+	}
 	if e.Key != "" {
 		b.WriteString(e.Key + ": ")
 	}
@@ -57,7 +63,7 @@ func (e Errors) Unwrap() []error {
 
 func (e Errors) sort() {
 	slices.SortStableFunc(e, func(a, b *Error) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Got, b.Got))
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Got, b.Got))
 	})
 }
 
@@ -67,6 +73,10 @@ type FieldError struct {
 	Key  string // relative to the struct: url, tls.ca_file, headers[2]; empty means the struct itself
 	Got  string // must hold no secret
 	Want string
+
+	// Line and Column are a place within the key's text, both from 1, Column
+	// in characters. 0: the text as a whole.
+	Line, Column int
 }
 
 // Error gives the mistake as it reads outside a file.

@@ -3,6 +3,8 @@ package config
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -47,6 +49,19 @@ func (k *fakeKind) UnmarshalText(text []byte) error {
 	}
 	k.Kind = string(text)
 	return nil
+}
+
+// Validate finds question marks, and says where they are, the last one first.
+func (k *fakeKind) Validate() error {
+	var errs []error
+	for line, text := range strings.Split(k.CEL, "\n") {
+		for column, r := range slices.Backward([]rune(text)) {
+			if r == '?' {
+				errs = append(errs, &FieldError{Key: "cel", Got: "a question", Want: "an answer", Line: line + 1, Column: column + 1})
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 type fakeWebhook struct {
