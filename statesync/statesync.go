@@ -94,7 +94,7 @@ type Row struct {
 	Reason          string
 	Epoch           int64 // of its last change
 	Seq             int64
-	ResourceVersion uint64    // of the last event of the workload's own stream that caused a change
+	ResourceVersion uint64    // of the last event of the workload's own stream that changed the row
 	Suspended       bool      // its pods may not move it
 	Started         time.Time // when the present run began; zero: not known
 	Suspension      time.Time // when it was last suspended; zero: never, as far as is known

@@ -9,6 +9,7 @@ import (
 	"github.com/outrider-agent/outrider/agent/config"
 	"github.com/outrider-agent/outrider/statesync/controller"
 	"github.com/outrider-agent/outrider/statesync/sinks"
+	"github.com/outrider-agent/outrider/statesync/workload/custom"
 )
 
 // TestEveryKeyIsDocumented wants a line in docs/config.md for every key that
@@ -18,7 +19,7 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	structs := []any{config.File{}, config.Listen{}, controller.Config{}}
+	structs := []any{config.File{}, config.Listen{}, controller.Config{}, controller.KindConfig{}, controller.KindName{}, custom.Rules{}}
 	for _, kind := range sinks.Kinds() {
 		structs = append(structs, kind())
 	}

@@ -33,6 +33,7 @@ var importRules = []importRule{
 	},
 	{[]string{"./internal/failpoint"}, nil, true, "failpoint is called from every stage and leans on none"},
 	{[]string{"./statesync/workload", "./statesync/ledger/...", "./statesync/delivery"}, []string{"./metrics", "./statesync", "./internal/failpoint"}, false, "the stages of state sync do not know each other"},
+	{[]string{"./statesync/workload/custom"}, []string{"./statesync", "./statesync/workload"}, false, "the rules of configured kinds are rules as all others"},
 	{[]string{"./statesync/sinks/..."}, []string{"./agent/config", "./metrics", "./statesync", "./statesync/sinks"}, false, "a sink knows what a change is, and not who sends it"},
 	{[]string{"./statesync/simcluster/..."}, []string{"./metrics"}, false, "simcluster plays the API server: it shares nothing with what it tests"},
 	{[]string{"./statesync/kube/..."}, []string{"./metrics", "./statesync"}, false, "kube offers Kubernetes to the others and knows none of them"},
@@ -131,7 +132,7 @@ func reservedImports(tr *tree) []string {
 func impureImports(tr *tree) []string {
 	var out []string
 	for _, f := range tr.code {
-		if f.test || !matches(f.pkg, "./statesync/workload", "./checks/verdict", "./alerts/rule") {
+		if f.test || !matches(f.pkg, "./statesync/workload/...", "./checks/verdict", "./alerts/rule") {
 			continue
 		}
 		for _, spec := range f.Imports {

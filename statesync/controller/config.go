@@ -8,7 +8,6 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/outrider-agent/outrider/agent/config"
@@ -19,25 +18,12 @@ import (
 type Config struct {
 	Kubeconfig config.Path   `yaml:"kubeconfig"` // empty: in-cluster, then ~/.kube/config
 	Namespaces []string      `yaml:"namespaces"` // empty: all
-	Kinds      []KindConfig  `yaml:"kinds"`      // empty: all that are known
+	Kinds      []KindConfig  `yaml:"kinds"`      // empty: all that are built in
 	Reasons    bool          `yaml:"reasons"`    // report a change of reason alone
 	MaxPending int           `yaml:"max_pending" default:"50000"`
 	Audit      time.Duration `yaml:"audit" default:"10m"` // between two comparisons with the API server; 0: never
 	Ledger     LedgerConfig  `yaml:"ledger"`
 	Sinks      []config.Item `yaml:"sinks" required:"true"`
-}
-
-// KindConfig is a kind of workload to track, and which of its objects: in the
-// file, the name of the kind alone, or a mapping.
-type KindConfig struct {
-	Kind     string `yaml:"kind" required:"true"`
-	Selector string `yaml:"selector"` // of labels: app=x,tier!=dev; empty: all
-}
-
-// UnmarshalText reads the name of a kind.
-func (k *KindConfig) UnmarshalText(text []byte) error {
-	k.Kind = string(text)
-	return nil
 }
 
 // LedgerConfig is how much the ledger may hold.
@@ -61,16 +47,15 @@ const SinksKey = "statesync.sinks"
 // Validate implements the configuration's check.
 func (c *Config) Validate() error {
 	var errs []error
-	known := slices.Sorted(maps.Keys(workload.Kinds))
 	if len(c.Kinds) == 0 {
-		for _, kind := range known {
-			c.Kinds = append(c.Kinds, KindConfig{Kind: kind})
+		for _, name := range slices.Sorted(maps.Keys(workload.Kinds)) {
+			c.Kinds = append(c.Kinds, KindConfig{Kind: KindName{Name: name}})
 		}
 	}
+	errs = append(errs, c.validateKinds()...)
 	bad := func(key, got, want string) {
 		errs = append(errs, &config.FieldError{Key: key, Got: got, Want: want})
 	}
-	c.validateKinds(known, bad)
 	for i, ns := range c.Namespaces {
 		key := fmt.Sprintf("namespaces[%d]", i)
 		if !namespaceName.MatchString(ns) {
@@ -100,34 +85,6 @@ func (c *Config) Validate() error {
 		bad("sinks", "none", "at least one sink, to which changes go")
 	}
 	return errors.Join(append(errs, c.samePath()...)...)
-}
-
-// validateKinds checks the kinds, and writes their selectors in one way: a
-// selector that is only written otherwise selects nothing else.
-func (c *Config) validateKinds(known []string, bad func(key, got, want string)) {
-	all := map[string]int{}
-	selected := ""
-	for i := range c.Kinds {
-		k := &c.Kinds[i]
-		key := fmt.Sprintf("kinds[%d]", i)
-		if _, ok := workload.Kinds[k.Kind]; !ok {
-			bad(key, k.Kind, "one of "+strings.Join(known, ", "))
-		} else if all[k.Kind]++; all[k.Kind] > 1 {
-			bad(key, k.Kind+" a second time", "each kind once")
-		}
-		if k.Selector == "" {
-			continue
-		}
-		text, err := workload.ParseSelector(k.Selector)
-		if err != nil {
-			bad(key+".selector", strconv.Quote(k.Selector), "labels such as app=web,tier!=dev")
-			continue
-		}
-		k.Selector, selected = text, key
-	}
-	if selected != "" && len(c.Kinds) > 1 {
-		bad(selected+".selector", "a selector beside other kinds", "it as the only kind: pods fold into Jobs, and one of them might be left out")
-	}
 }
 
 // samePath refuses two sinks that would write to one file.

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -23,7 +22,6 @@ import (
 	"github.com/outrider-agent/outrider/statesync/ledger"
 	"github.com/outrider-agent/outrider/statesync/ledger/inspect"
 	"github.com/outrider-agent/outrider/statesync/watch"
-	"github.com/outrider-agent/outrider/statesync/workload"
 )
 
 const (
@@ -90,39 +88,6 @@ func New(o Options) (_ *Controller, err error) {
 		}
 	}
 	return c, nil
-}
-
-// makeStreams says what is watched: each kind in each namespace, and the pods
-// of kinds that pods fold into.
-func (c *Controller) makeStreams() ([]watch.Stream, error) {
-	kinds := c.opts.Config.Kinds
-	needPods := slices.ContainsFunc(kinds, func(k KindConfig) bool { return workload.Kinds[k.Kind].Folds })
-	havePods := slices.ContainsFunc(kinds, func(k KindConfig) bool { return k.Kind == "Pod" })
-	foldOnly := needPods && !havePods
-	if foldOnly {
-		kinds = append([]KindConfig{{Kind: "Pod"}}, kinds...)
-	}
-	namespaces := c.opts.Config.Namespaces
-	if len(namespaces) == 0 {
-		namespaces = []string{""}
-	}
-	var out []watch.Stream
-	for _, of := range kinds {
-		for _, ns := range namespaces {
-			k := workload.Kinds[of.Kind]
-			source, err := c.client.Collection(kube.CollectionOptions{
-				Group: k.Group, Version: k.Version, Resource: k.Resource, Namespace: ns, Selector: of.Selector,
-				List: k.List, Object: k.Object,
-			})
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, watch.Stream{
-				Kind: k, Namespace: ns, Selector: of.Selector, Source: source, FoldOnly: foldOnly && of.Kind == "Pod",
-			})
-		}
-	}
-	return out, nil
 }
 
 func (c *Controller) addSink(item config.Item) error {
@@ -227,12 +192,8 @@ func (c *Controller) warnOfMissing(ctx context.Context) {
 }
 
 func (c *Controller) watch(ctx context.Context, cluster string) error {
-	tracked := make([]string, len(c.opts.Config.Kinds))
-	for i, k := range c.opts.Config.Kinds {
-		tracked[i] = k.Kind
-	}
 	w, err := watch.New(watch.Options{
-		Cluster: cluster, Streams: c.streams, Tracked: tracked, Log: c.ledger,
+		Cluster: cluster, Streams: c.streams, Log: c.ledger,
 		MaxPending: c.opts.Config.MaxPending, Reasons: c.opts.Config.Reasons, Audit: c.opts.Config.Audit,
 		Registry: c.opts.Registry, QueueMetrics: c.queues, Logger: c.opts.Logger, Now: c.opts.Now,
 	})

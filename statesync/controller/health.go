@@ -127,6 +127,8 @@ func streamResult(s watch.Standing, now time.Time) verdict.Result {
 		r.Status, r.Message = verdict.Warn, gapMessage(s.LastGap)
 	case !s.Corrected.IsZero() && now.Sub(s.Corrected) < tellFor:
 		r.Status, r.Message = verdict.Warn, correctionMessage(s)
+	case s.Failing > 0:
+		r.Status, r.Message = verdict.Warn, fmt.Sprintf("the rules of the kind fail on %d of %d objects; the log names them", s.Failing, s.Objects)
 	default:
 		r.Message = fmt.Sprintf("%d objects, last heard %s ago", s.Objects, age.Round(time.Second))
 	}

@@ -62,7 +62,7 @@ func start(t *testing.T, dir string, api *apiServer) (c *Controller, stop func()
 	}
 	c, err := New(Options{
 		Config: &Config{
-			Kubeconfig: config.Path(kubeconfig), Kinds: []KindConfig{{Kind: "Pod"}}, MaxPending: 1000,
+			Kubeconfig: config.Path(kubeconfig), Kinds: []KindConfig{{Kind: KindName{Name: "Pod"}}}, MaxPending: 1000,
 			Sinks: []config.Item{{Name: "archive", Kind: "file", Config: &sinks.FileConfig{Path: config.Path(filepath.Join(dir, "changes.ndjson"))}}},
 		},
 		Dir: dir, OpenSink: sinks.Open, Registry: metrics.NewRegistry(), Logger: slog.New(slog.DiscardHandler), Now: time.Now,

@@ -2,96 +2,135 @@ package kube
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/rest"
+	"k8s.io/client-go/metadata"
 )
 
 // A Collection is the objects of one kind in one namespace, or in all, that a
 // selector takes.
 type Collection struct {
-	client *rest.RESTClient
-	of     CollectionOptions
+	of       CollectionOptions
+	reader   reader
+	metadata partial
 }
 
-// CollectionOptions say which objects.
+// CollectionOptions say which objects, and how they are read: in the type that
+// List returns. *unstructured.UnstructuredList is for the resources of
+// CustomResourceDefinitions, and *metav1.PartialObjectMetadataList reads the
+// metadata alone.
 type CollectionOptions struct {
 	Group, Version, Resource string
 	Namespace                string // empty: all
 	Selector                 string // of labels; empty: all
 
 	List, Object func() runtime.Object // empty ones, of their type
+	Trim         func(runtime.Object)  // nil, or drops what nobody reads, in place: a list of unstructured objects never has two of them whole
 }
 
-// Collection returns the objects of a resource.
+// A reader makes the calls in one form of the objects.
+type reader interface {
+	list(ctx context.Context, o metav1.ListOptions) (runtime.Object, error)
+	object(ctx context.Context, namespace, name string) (runtime.Object, error)
+	watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error)
+}
+
+// Collection returns the objects of a resource. It does not talk to the server.
 func (c *Client) Collection(o CollectionOptions) (*Collection, error) {
-	client, err := c.rest(schema.GroupVersion{Group: o.Group, Version: o.Version})
+	all, err := metadata.NewForConfig(c.config)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("client for the metadata of %s: %w", o.Resource, err)
 	}
-	return &Collection{client: client, of: o}, nil
+	out := &Collection{of: o, metadata: partial{all.Resource(o.resource()), o.Namespace}}
+	switch o.List().(type) {
+	case *metav1.PartialObjectMetadataList:
+		out.reader = out.metadata
+	case *unstructured.UnstructuredList:
+		out.reader, err = c.custom(o)
+	default:
+		out.reader, err = c.typed(o)
+	}
+	return out, err
 }
 
-// metadataType asks the API server for the metadata of a list's objects alone.
-const metadataType = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+func (o CollectionOptions) resource() schema.GroupVersionResource {
+	return schema.GroupVersionResource{Group: o.Group, Version: o.Version, Resource: o.Resource}
+}
 
 // List reads the collection as it is now. With a resourceVersion the server
 // may answer from a cache of any age (0), or with the past (another one with a
 // limit means exactly that version): it is taken away.
 func (c *Collection) List(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-	into := c.of.List()
-	if err := c.get(o).Do(ctx).Into(into); err != nil {
-		return nil, fmt.Errorf("list %s: %w", c.of.Resource, withoutURL(err))
+	list, err := c.reader.list(ctx, c.present(o))
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", c.of.Resource, c.explain(err))
 	}
-	return into, nil
+	return list, nil
 }
 
 // ListMetadata reads the metadata of the collection's objects, consistently as
 // List does.
 func (c *Collection) ListMetadata(ctx context.Context, o metav1.ListOptions) (*metav1.PartialObjectMetadataList, error) {
-	into := &metav1.PartialObjectMetadataList{}
-	body, err := c.get(o).SetHeader("Accept", metadataType).Do(ctx).Raw()
-	if err == nil {
-		err = json.Unmarshal(body, into)
-	}
+	list, err := c.metadata.all(ctx, c.present(o))
 	if err != nil {
-		return nil, fmt.Errorf("list metadata of %s: %w", c.of.Resource, withoutURL(err))
+		return nil, fmt.Errorf("list metadata of %s: %w", c.of.Resource, c.explain(err))
 	}
-	return into, nil
+	return list, nil
 }
 
 // Object reads one object of the namespace, selected or not.
 func (c *Collection) Object(ctx context.Context, namespace, name string) (runtime.Object, error) {
-	into := c.of.Object()
-	err := c.client.Get().NamespaceIfScoped(namespace, namespace != "").Resource(c.of.Resource).Name(name).Do(ctx).Into(into)
+	obj, err := c.reader.object(ctx, namespace, name)
 	if err != nil {
 		return nil, fmt.Errorf("get %s %s/%s: %w", c.of.Resource, namespace, name, withoutURL(err))
 	}
-	return into, nil
+	return obj, nil
 }
 
-// Watch watches the collection.
+// Watch watches the collection. What cannot be decoded comes as an ERROR
+// event.
 func (c *Collection) Watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-	o.Watch = true
-	w, err := c.get(o).Watch(ctx)
+	o.Watch, o.LabelSelector = true, c.of.Selector
+	w, err := c.reader.watch(ctx, o)
 	if err != nil {
-		return nil, fmt.Errorf("watch %s: %w", c.of.Resource, withoutURL(err))
+		return nil, fmt.Errorf("watch %s: %w", c.of.Resource, c.explain(err))
 	}
 	return w, nil
 }
 
-func (c *Collection) get(o metav1.ListOptions) *rest.Request {
-	if !o.Watch {
-		o.ResourceVersion, o.ResourceVersionMatch = "", ""
-	}
+// present returns the options of a list of the present.
+func (c *Collection) present(o metav1.ListOptions) metav1.ListOptions {
+	o.ResourceVersion, o.ResourceVersionMatch = "", ""
 	o.LabelSelector = c.of.Selector
-	return c.client.Get().
-		NamespaceIfScoped(c.of.Namespace, c.of.Namespace != "").Resource(c.of.Resource).
-		VersionedParams(&o, scheme.ParameterCodec)
+	return o
 }
+
+// explain says what an error of a list or watch means: 404 answers for a
+// resource that the server does not have. (A namespace that it does not have
+// is an empty list.)
+func (c *Collection) explain(err error) error {
+	err = withoutURL(err)
+	if apierrors.IsNotFound(err) {
+		return &missing{c.of.resource(), err}
+	}
+	return err
+}
+
+// missing is the error of a resource that the server does not have. Whether
+// that is a mistake or will come, only the operator can say.
+type missing struct {
+	resource schema.GroupVersionResource
+	err      error
+}
+
+func (m *missing) Error() string {
+	return fmt.Sprintf("the server has no %s in %s: is the CustomResourceDefinition installed?", m.resource.Resource, m.resource.GroupVersion())
+}
+
+func (m *missing) Unwrap() error { return m.err }

@@ -78,7 +78,7 @@ func TestAJobThatIsSelectedAgainRuns(t *testing.T) {
 		c := newCluster()
 		x := onto(t, newRecord(), c, func(o *Options) {
 			withJobs(o)
-			o.Tracked, o.Streams[0].FoldOnly = []string{"Job"}, true
+			o.Streams[0].FoldOnly = true
 			selectingOf(o, 1)
 		})
 		c.write(kwatch.Added, job("j", "J", 0, label))
@@ -101,7 +101,7 @@ func TestAJobThatIsTrackedLaterRuns(t *testing.T) {
 		c := newCluster()
 		c.write(kwatch.Added, job("j", "J", 0))
 		c.write(kwatch.Added, pod("p", "u1", 0, "Running", ownedBy("j", "J")))
-		x := onto(t, newRecord(), c, func(o *Options) { o.Tracked = []string{"Pod"} })
+		x := onto(t, newRecord(), c, nil)
 		passing(2 * time.Second)
 		x = x.again(t, c, withJobs)
 		passing(time.Minute)

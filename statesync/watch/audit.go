@@ -108,7 +108,7 @@ func (s *stream) whatIsThere(ctx context.Context, source Inspector) (there map[s
 		}
 		for i := range list.Items {
 			m := &list.Items[i]
-			if s.FoldOnly && !s.w.foldsInto(workload.ControllerOf(m)) {
+			if s.tellsNothing(m) {
 				continue // not in the indexer
 			}
 			v, err := parseVersion(m.ResourceVersion)
@@ -121,6 +121,18 @@ func (s *stream) whatIsThere(ctx context.Context, source Inspector) (there map[s
 			return there, version, nil
 		}
 	}
+}
+
+// tellsNothing reports whether an object tells nobody's story, in a stream of
+// which only that is wanted.
+func (s *stream) tellsNothing(m metav1.Object) bool {
+	if !s.FoldOnly || s.isHop() {
+		return false
+	}
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	root, _ := s.w.root(m.GetNamespace(), workload.ControllerOf(m))
+	return root.UID == ""
 }
 
 // compare waits until the stream has come as far as the list, and says what
@@ -177,10 +189,13 @@ func (s *stream) differences(there map[string]listing, version uint64) (out []di
 // as it did when it was compared.
 func (s *stream) correct(ctx context.Context, source Inspector, diff difference, version uint64) error {
 	var o *workload.Object
+	var failure error                               // of the rules
 	if diff.kind != "deleted" || s.Selector == "" { // what is no longer selected may well be there: the worker asks
 		found, err := ask(ctx, source, diff.namespace, diff.name, diff.uid)
 		if err == nil && found != nil {
-			o, err = s.Kind.Reduce(found)
+			if o, err = s.Kind.Reduce(found); o != nil {
+				failure, err = err, nil
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("audit: %s/%s: %w", diff.namespace, diff.name, err)
@@ -203,7 +218,7 @@ func (s *stream) correct(ctx context.Context, source Inspector, diff difference,
 	s.beginUnit()
 	defer s.endUnit()
 	if o != nil {
-		s.upsert(o, true, s.w.opts.Now())
+		s.upsert(o, failure, true, s.w.opts.Now())
 	} else {
 		gone := *now.Object
 		gone.ResourceVersion = version

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"sync"
 
+	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -31,6 +32,7 @@ type cluster struct {
 	watches map[*tail]bool
 	lose    func(happening) bool    // an event that no watch is told; nil: none
 	fail    func(call string) error // how a call ends: list, watch, audit, get NAME; nil: well
+	refused map[string]error        // how every call of a resource ends; nil: as fail says
 }
 
 // A happening is one write.
@@ -40,9 +42,19 @@ type happening struct {
 	object   runtime.Object
 }
 
-func newCluster() *cluster { return &cluster{watches: map[*tail]bool{}, page: 100} }
+func newCluster() *cluster {
+	return &cluster{watches: map[*tail]bool{}, page: 100, refused: map[string]error{}}
+}
 
 func (c *cluster) source(resource string) *collection { return &collection{c: c, resource: resource} }
+
+// refusing makes every call of a resource fail from now on; nil: they succeed
+// again.
+func (c *cluster) refusing(resource string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refused[resource] = err
+}
 
 // failing makes calls fail from now on; nil: they succeed again.
 func (c *cluster) failing(fail func(call string) error) {
@@ -52,12 +64,12 @@ func (c *cluster) failing(fail func(call string) error) {
 }
 
 // call says how a call ends. It may wait.
-func (c *cluster) call(name string) error {
+func (c *cluster) call(resource, name string) error {
 	c.mu.Lock()
-	fail := c.fail
+	fail, refused := c.fail, c.refused[resource]
 	c.mu.Unlock()
-	if fail == nil {
-		return nil
+	if fail == nil || refused != nil {
+		return refused
 	}
 	return fail(name)
 }
@@ -68,15 +80,25 @@ func (c *cluster) write(typ kwatch.EventType, obj runtime.Object) {
 	defer c.mu.Unlock()
 	obj = obj.DeepCopyObject()
 	obj.(metav1.Object).SetResourceVersion(strconv.Itoa(len(c.events) + 1))
-	resource := "pods"
-	if _, ok := obj.(*batchv1.Job); ok {
-		resource = "jobs"
-	}
-	h := happening{resource, typ, obj}
+	h := happening{resourceOf(obj), typ, obj}
 	c.events = append(c.events, h)
 	for t := range c.watches {
 		t.tell(c, len(c.events))
 	}
+}
+
+func resourceOf(obj runtime.Object) string {
+	switch obj.(type) {
+	case *batchv1.Job:
+		return "jobs"
+	case *appsv1.Deployment:
+		return "deployments"
+	case *appsv1.ReplicaSet:
+		return "replicasets"
+	case *corev1.ConfigMap:
+		return "notebooks"
+	}
+	return "pods"
 }
 
 // now is what exists at the present, by namespace/name.
@@ -118,6 +140,18 @@ func (c *cluster) cut() {
 	clear(c.watches)
 }
 
+// cutOff ends the watches of a resource.
+func (c *cluster) cutOff(resource string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for t := range c.watches {
+		if t.resource == resource {
+			close(t.out)
+			delete(c.watches, t)
+		}
+	}
+}
+
 // compact drops the history.
 func (c *cluster) compact() {
 	c.cut()
@@ -146,18 +180,22 @@ type collection struct {
 	c        *cluster
 	resource string
 	selects  func(metav1.Object) bool // nil: all
+	bare     bool                     // metadata alone
 }
+
+// hop is the collection read by its metadata alone.
+func (s *collection) hop() *collection { return &collection{s.c, s.resource, s.selects, true} }
 
 // within is the collection of one namespace; labelled, of what has the label
 // app=x.
 func (s *collection) within(namespace string) *collection {
-	return &collection{s.c, s.resource, func(m metav1.Object) bool { return m.GetNamespace() == namespace }}
+	return &collection{s.c, s.resource, func(m metav1.Object) bool { return m.GetNamespace() == namespace }, s.bare}
 }
 
 func (s *collection) labelled() *collection {
 	return &collection{s.c, s.resource, func(m metav1.Object) bool {
 		return (s.selects == nil || s.selects(m)) && m.GetLabels()["app"] == "x"
-	}}
+	}, s.bare}
 }
 
 // holds is what the collection selects, of what exists at the present.
@@ -167,22 +205,45 @@ func (s *collection) held(version int) (out []runtime.Object) {
 	now := s.c.at(s.resource, version)
 	for _, key := range slices.Sorted(maps.Keys(now)) {
 		if s.selects == nil || s.selects(now[key].(metav1.Object)) {
-			out = append(out, now[key].DeepCopyObject())
+			out = append(out, s.form(now[key]))
 		}
 	}
 	return out
 }
 
-func (s *collection) empty() runtime.Object { return workload.Kinds[s.kind()].Object() }
+// form is a copy of an object in the form in which the collection is read.
+func (s *collection) form(obj runtime.Object) runtime.Object {
+	obj = obj.DeepCopyObject()
+	if !s.bare {
+		return obj
+	}
+	m := obj.(metav1.Object)
+	return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
+		Namespace: m.GetNamespace(), Name: m.GetName(), UID: m.GetUID(), ResourceVersion: m.GetResourceVersion(),
+		Labels: m.GetLabels(), OwnerReferences: m.GetOwnerReferences(),
+		CreationTimestamp: m.GetCreationTimestamp(), DeletionTimestamp: m.GetDeletionTimestamp(),
+	}}
+}
 
-func (s *collection) kind() string {
-	return map[string]string{"jobs": "Job", "pods": "Pod"}[s.resource]
+func (s *collection) empty() runtime.Object { return s.kind().Object() }
+
+func (s *collection) kind() workload.Kind {
+	k := notebook()
+	for _, known := range workload.Kinds {
+		if known.Resource == s.resource {
+			k = known
+		}
+	}
+	if s.bare {
+		return workload.Hop(k)
+	}
+	return k
 }
 
 // List is asked for one object to learn the version, and for all by a
 // reflector to which a streamed list was refused.
 func (s *collection) List(_ context.Context, o metav1.ListOptions) (runtime.Object, error) {
-	if err := s.c.call("list"); err != nil {
+	if err := s.c.call(s.resource, "list"); err != nil {
 		return nil, err
 	}
 	s.c.mu.Lock()
@@ -191,14 +252,14 @@ func (s *collection) List(_ context.Context, o metav1.ListOptions) (runtime.Obje
 	if o.Limit == 1 {
 		return &metav1.List{ListMeta: metav1.ListMeta{ResourceVersion: version}}, nil
 	}
-	list := workload.Kinds[s.kind()].List()
+	list := s.kind().List()
 	list.(metav1.ListInterface).SetResourceVersion(version)
 	return list, meta.SetList(list, s.holds())
 }
 
 func (s *collection) Watch(_ context.Context, o metav1.ListOptions) (kwatch.Interface, error) {
 	c := s.c
-	if err := c.call("watch"); err != nil {
+	if err := c.call(s.resource, "watch"); err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
@@ -237,7 +298,7 @@ func (s *collection) Watch(_ context.Context, o metav1.ListOptions) (kwatch.Inte
 // ListMetadata lists a page, of the size that the test gives; its token is
 // the version and the number of the next object.
 func (s *collection) ListMetadata(_ context.Context, o metav1.ListOptions) (*metav1.PartialObjectMetadataList, error) {
-	if err := s.c.call("audit"); err != nil {
+	if err := s.c.call(s.resource, "audit"); err != nil {
 		return nil, err
 	}
 	s.c.mu.Lock()
@@ -264,13 +325,13 @@ func (s *collection) ListMetadata(_ context.Context, o metav1.ListOptions) (*met
 }
 
 func (s *collection) Object(_ context.Context, namespace, name string) (runtime.Object, error) {
-	if err := s.c.call("get " + name); err != nil {
+	if err := s.c.call(s.resource, "get "+name); err != nil {
 		return nil, err
 	}
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	if obj, ok := s.c.now(s.resource)[namespace+"/"+name]; ok {
-		return obj.DeepCopyObject(), nil
+		return s.form(obj), nil
 	}
 	return nil, apierrors.NewNotFound(corev1.Resource(s.resource), name)
 }
@@ -290,7 +351,7 @@ func (t *tail) tell(c *cluster, version int) {
 	if h.resource != t.resource || c.lose != nil && c.lose(h) {
 		return
 	}
-	typ, obj := h.typ, h.object.DeepCopyObject()
+	typ, obj := h.typ, t.form(h.object)
 	if t.selects != nil {
 		m := obj.(metav1.Object)
 		before, was := c.at(t.resource, version-1)[m.GetNamespace()+"/"+m.GetName()]
@@ -302,7 +363,7 @@ func (t *tail) tell(c *cluster, version int) {
 		case !was:
 			typ = kwatch.Added
 		case !is:
-			typ, obj = kwatch.Deleted, before.DeepCopyObject()
+			typ, obj = kwatch.Deleted, t.form(before)
 			obj.(metav1.Object).SetResourceVersion(strconv.Itoa(version))
 		}
 	}

@@ -40,9 +40,12 @@ type nemesis struct {
 	log  *record
 
 	reg    *metrics.Registry
+	w      *Watcher
 	cancel context.CancelFunc
 	done   chan error
 
+	most   int            // MaxPending
+	hasty  bool           // an event did not wait for another stream, because too many did
 	edit   func(*Options) // nil: pods and Jobs, all
 	spaces []string       // namespaces of the pods that are made; there are no Jobs then
 	audit  time.Duration
@@ -55,9 +58,9 @@ type nemesis struct {
 func (n *nemesis) start() {
 	n.reg = metrics.NewRegistry()
 	o := Options{
-		Cluster: "c", Tracked: []string{"Pod", "Job"}, Log: n.log, Registry: n.reg, Audit: n.audit,
+		Cluster: "c", Log: n.log, Registry: n.reg, Audit: n.audit,
 		Streams: []Stream{{Kind: workload.Kinds["Pod"], Source: n.c.source("pods")}, {Kind: workload.Kinds["Job"], Source: n.c.source("jobs")}},
-		Logger:  slog.New(slog.DiscardHandler), Now: time.Now, Workers: 3, MaxPending: 20,
+		Logger:  slog.New(slog.DiscardHandler), Now: time.Now, Workers: 3, MaxPending: n.most,
 	}
 	if n.edit != nil {
 		n.edit(&o)
@@ -67,7 +70,7 @@ func (n *nemesis) start() {
 		n.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(n.t.Context())
-	n.cancel, n.done = cancel, make(chan error, 1)
+	n.w, n.cancel, n.done = w, cancel, make(chan error, 1)
 	go func() { n.done <- w.Run(ctx) }()
 }
 
@@ -75,10 +78,18 @@ func (n *nemesis) start() {
 func (n *nemesis) kill() {
 	left := n.log.crash()
 	n.log.die()
-	n.cancel()
-	<-n.done
+	n.stop()
 	n.log = left
 	n.killed++
+}
+
+// stop ends the watcher.
+func (n *nemesis) stop() {
+	n.cancel()
+	<-n.done
+	for _, s := range n.w.Streams() {
+		n.hasty = n.hasty || s.Hasty > 0
+	}
 }
 
 // act does one random thing to the cluster's workloads.
@@ -219,6 +230,7 @@ func seeds(t *testing.T, count int, run func(t *testing.T, seed uint64)) {
 
 func newNemesis(t *testing.T, seed uint64) *nemesis {
 	n := &nemesis{t: t, rand: rand.New(rand.NewPCG(seed, 1)), c: newCluster(), log: newRecord()}
+	n.most = []int{20, 1000}[n.rand.IntN(2)]
 	n.log.hold, n.log.bound = true, []int{0, 0, 2, 8}[n.rand.IntN(4)]
 	n.c.write(kwatch.Added, pod("first", "u0", 0, "Pending"))
 	return n
@@ -312,8 +324,7 @@ func (n *nemesis) restart(compact bool) {
 // finish lets everything come to rest, and says what there is to be judged.
 func (n *nemesis) finish() *oracle {
 	n.rest()
-	n.cancel()
-	<-n.done
+	n.stop()
 	return newOracle(n)
 }
 

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -462,6 +463,74 @@ func with(typ batchv1.JobConditionType, status corev1.ConditionStatus) func(*bat
 	}
 }
 
+// A Deployment and a ReplicaSet want as many replicas as are available, unless
+// wants says otherwise.
+
+func deployment(name, uid string, available int32, edits ...func(*appsv1.Deployment)) *appsv1.Deployment {
+	d := &appsv1.Deployment{ObjectMeta: job(name, uid, 0).ObjectMeta}
+	d.Spec.Replicas, d.Status.AvailableReplicas = &available, available
+	for _, edit := range edits {
+		edit(d)
+	}
+	return d
+}
+
+func replicaSet(name, uid string, available int32) *appsv1.ReplicaSet {
+	r := &appsv1.ReplicaSet{ObjectMeta: job(name, uid, 0).ObjectMeta}
+	r.Spec.Replicas, r.Status.AvailableReplicas = &available, available
+	return r
+}
+
+func wants(replicas int32) func(*appsv1.Deployment) {
+	return func(d *appsv1.Deployment) { d.Spec.Replicas = &replicas }
+}
+
+// notebook is a kind as the configuration describes one: an object says its
+// state under the key state, and under the key broken that the rules fail.
+func notebook() workload.Kind {
+	return workload.Kind{
+		Name: "Notebook", Group: "kubeflow.org", Version: "v1", Resource: "notebooks", Collection: "notebooks.kubeflow.org",
+		Object: func() runtime.Object { return &corev1.ConfigMap{} },
+		List:   func() runtime.Object { return &corev1.ConfigMapList{} },
+		Reducer: func(obj runtime.Object) (*workload.Object, error) {
+			m := obj.(*corev1.ConfigMap)
+			o, err := workload.ReduceMeta("Notebook", m)
+			if err == nil && m.Data["broken"] != "" {
+				return o, errors.New(m.Data["broken"])
+			}
+			if err == nil {
+				o.Said.State = statesync.State(m.Data["state"])
+			}
+			return o, err
+		},
+		Trimmer:  func(runtime.Object) {},
+		Assessor: func(o *workload.Object) workload.Status { return workload.Status{State: o.Said.State, Back: true} },
+	}
+}
+
+// under gives an object a controller; alone takes it away.
+func under[T metav1.Object](obj T, owner metav1.Object) T {
+	yes := true
+	ref := metav1.OwnerReference{APIVersion: "apps/v1", Name: owner.GetName(), UID: owner.GetUID(), Controller: &yes}
+	switch owner.(type) {
+	case *appsv1.Deployment:
+		ref.Kind = "Deployment"
+	case *appsv1.ReplicaSet:
+		ref.Kind = "ReplicaSet"
+	case *batchv1.Job:
+		ref.APIVersion, ref.Kind = "batch/v1", "Job"
+	case *corev1.ConfigMap:
+		ref.APIVersion, ref.Kind = "kubeflow.org/v1", "Notebook"
+	}
+	obj.SetOwnerReferences([]metav1.OwnerReference{ref})
+	return obj
+}
+
+func alone[T metav1.Object](obj T) T {
+	obj.SetOwnerReferences(nil)
+	return obj
+}
+
 // world is a watcher with the sources behind it, run in a bubble of
 // synthetic time.
 type world struct {
@@ -480,7 +549,7 @@ func start(t *testing.T, edit func(*Options), listed ...runtime.Object) *world {
 		log:  newRecord(), reg: metrics.NewRegistry(),
 	}
 	o := Options{
-		Cluster: "c", Tracked: []string{"Pod", "Job"}, Log: x.log, Registry: x.reg,
+		Cluster: "c", Log: x.log, Registry: x.reg,
 		Streams: []Stream{{Kind: workload.Kinds["Pod"], Source: x.pods}, {Kind: workload.Kinds["Job"], Source: x.jobs}},
 		Logger:  slog.New(slog.DiscardHandler), Now: time.Now, Workers: 2,
 	}
@@ -566,6 +635,32 @@ func inNamespaces(names ...string) func(*Options) {
 func withJobs(o *Options) {
 	jobs := o.Streams[0].Source.(*collection).c.source("jobs")
 	o.Streams = append(o.Streams, Stream{Kind: workload.Kinds["Job"], Source: jobs})
+}
+
+// withDeployments and withReplicaSets watch those too; withHop, ReplicaSets to
+// know who controls whom; podsFoldOnly, pods only to tell the stories of others.
+
+func withDeployments(o *Options) { add(o, workload.Kinds["Deployment"]) }
+func withReplicaSets(o *Options) { add(o, workload.Kinds["ReplicaSet"]) }
+
+func withHop(o *Options) {
+	replicaSets := o.Streams[0].Source.(*collection).c.source("replicasets").hop()
+	o.Streams = append(o.Streams, Stream{Kind: workload.Hop(workload.Kinds["ReplicaSet"]), Source: replicaSets, FoldOnly: true})
+}
+
+func podsFoldOnly(o *Options) { o.Streams[0].FoldOnly = true }
+
+func add(o *Options, k workload.Kind) {
+	o.Streams = append(o.Streams, Stream{Kind: k, Source: o.Streams[0].Source.(*collection).c.source(k.Resource)})
+}
+
+// all does several edits.
+func all(edits ...func(*Options)) func(*Options) {
+	return func(o *Options) {
+		for _, edit := range edits {
+			edit(o)
+		}
+	}
 }
 
 // lives counts the lives that the watcher remembers.

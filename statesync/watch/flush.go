@@ -231,6 +231,7 @@ func (s *stream) closeGraves() {
 		return // a list may yet tell of them
 	}
 	now := s.w.opts.Now()
+	s.forgetHops(now)
 	for i := 0; i < len(s.graves) && s.graves[i].at.IsZero(); i++ { // those from the log are the first
 		s.graves[i].at = now
 	}

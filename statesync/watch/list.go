@@ -40,10 +40,15 @@ func (s *stream) Replace(items []any, version string) error {
 		return errSetBack
 	}
 	listed := make([]*workload.Object, 0, len(items))
+	failures := map[string]error{}             // of the rules, by UID
 	there := make(map[string]bool, len(items)) // UIDs, of those too that cannot be read
 	for _, item := range items {
-		if o := s.reduce(item); o != nil {
+		o, failure := s.reduce(item)
+		if o != nil {
 			listed = append(listed, o)
+		}
+		if failure != nil {
+			failures[o.UID] = failure
 		}
 		if m, err := meta.Accessor(item); err == nil {
 			there[string(m.GetUID())] = true
@@ -56,7 +61,7 @@ func (s *stream) Replace(items []any, version string) error {
 	if err != nil {
 		return err
 	}
-	s.takeList(listed, there, v, reason)
+	s.takeList(listed, failures, there, v, reason)
 	_ = failpoint.Here("list/fed")
 	return nil
 }
@@ -69,13 +74,22 @@ func (s *stream) isOurOwn(items int, v uint64) bool {
 	if s.resuming == 0 || items > 0 || v != s.resuming {
 		return false
 	}
-	s.resuming, s.synced, s.listing = 0, true, false
+	s.resuming, s.listing = 0, false
+	s.isComplete()
 	return true
+}
+
+// isComplete notes that the stream holds what there is. The lock must be held.
+func (s *stream) isComplete() {
+	if !s.synced {
+		s.synced = true
+		close(s.complete)
+	}
 }
 
 // takeList takes in a list, as one unit: the low-water mark stays where it
 // was until all that the list causes is durable.
-func (s *stream) takeList(listed []*workload.Object, there map[string]bool, v uint64, reason string) {
+func (s *stream) takeList(listed []*workload.Object, failures map[string]error, there map[string]bool, v uint64, reason string) {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
 	s.beginUnit()
@@ -88,7 +102,7 @@ func (s *stream) takeList(listed []*workload.Object, there map[string]bool, v ui
 	for _, old := range s.missing(there) {
 		// Another configuration has told of a later life before anything of
 		// this one was: it is over, and in the gap that the change left.
-		if s.w.lives[old.UID] == nil && s.tellsItself(old, nil) && names[old.Ref().Key()] {
+		if s.w.lives[old.UID] == nil && names[old.Ref().Key()] {
 			s.drop(old)
 			continue
 		}
@@ -98,11 +112,12 @@ func (s *stream) takeList(listed []*workload.Object, there map[string]bool, v ui
 	}
 	for _, o := range listed {
 		if old := s.objects[objectKey(o)]; all || old == nil || old.UID != o.UID || old.ResourceVersion != o.ResourceVersion {
-			s.upsert(o, true, now)
+			s.upsert(o, failures[o.UID], true, now)
 		}
 	}
 	s.touch(v)
-	s.synced, s.listing, s.resuming, s.gap.reason = true, false, 0, ""
+	s.listing, s.resuming, s.gap.reason = false, 0, ""
+	s.isComplete()
 	if s.w.gate.closed() {
 		s.pause()
 	}

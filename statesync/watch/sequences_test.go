@@ -29,7 +29,7 @@ func TestAPodThatIsReleasedIsLetGo(t *testing.T) {
 		c.write(kwatch.Added, pod("of-j", "u2", 0, "Running", ownedBy("j", "J")))
 		edit := func(o *Options) {
 			withJobs(o)
-			o.Tracked, o.Streams[0].FoldOnly, o.Audit = []string{"Job"}, true, 10*time.Second
+			o.Streams[0].FoldOnly, o.Audit = true, 10*time.Second
 		}
 		x := onto(t, newRecord(), c, edit)
 		passing(2 * time.Second)
@@ -207,7 +207,7 @@ func TestPodsThatAreTrackedNoMoreAreKeptNoLonger(t *testing.T) {
 		passing(3 * time.Second)
 		edit := func(o *Options) {
 			withJobs(o)
-			o.Tracked, o.Streams[0].FoldOnly, o.Audit = []string{"Job"}, true, 10*time.Second
+			o.Streams[0].FoldOnly, o.Audit = true, 10*time.Second
 		}
 		x = x.again(t, c, edit)
 		passing(time.Minute)

@@ -84,6 +84,7 @@ func (w *Watcher) session(ctx, drain context.Context) error {
 	if err := parts.Wait(); err != nil || ctx.Err() != nil {
 		return err
 	}
+	w.hurryUp()
 	// What was read of the time before cannot be read again.
 	if err := w.drained(ctx); err != nil || !setBack {
 		return err
@@ -150,7 +151,7 @@ func (w *Watcher) begin(ctx context.Context, m *statesync.Memory) error {
 	w.mu.Lock()
 	w.epoch = m.Epoch
 	w.lives = map[string]*life{}
-	w.pods = map[string]map[string]*workload.Object{}
+	w.within, w.hurry = map[string]map[string]*workload.Object{}, false
 	for _, s := range w.streams {
 		s.forgetAll()
 	}
@@ -258,6 +259,7 @@ func (w *Watcher) untrack(ctx context.Context, m *statesync.Memory) error {
 // forgetAll makes the stream as if nothing had been read.
 func (s *stream) forgetAll() {
 	s.objects, s.dirty, s.unread = map[string]*held{}, map[string]kept{}, nil
+	s.hops, s.complete, s.failing = map[string]hop{}, make(chan struct{}), 0
 	s.version, s.highest, s.saved, s.floor, s.listed, s.resume, s.resuming = 0, 0, 0, 0, 0, 0, 0
 	s.synced, s.taking, s.waits, s.listing, s.own = false, false, false, false, 0
 	s.gap, s.graves = gaps{last: s.gap.last}, nil
@@ -346,8 +348,11 @@ func (s *stream) loadObjects(ctx context.Context) error {
 			s.dirty[was.UID] = kept{object: &workload.Object{UID: was.UID}, gone: true}
 			return nil
 		}
-		h := &held{Object: o, own: s.tellsItself(o, nil), settled: o.ResourceVersion}
-		_, wanted := s.key(&delta{object: o, folded: !h.own})
+		h := &held{Object: o, settled: o.ResourceVersion}
+		if h.own = s.w.lives[o.UID] != nil; !h.own && o.Root.UID == "" { // an unread one was kept before it was looked for
+			h.teller = s.findRoot(o, nil)
+		}
+		_, wanted := s.key(&delta{object: o, teller: h.teller})
 		if old := s.objects[objectKey(o)]; !wanted || old != nil && old.ResourceVersion > o.ResourceVersion {
 			s.dirty[was.UID] = kept{object: o, gone: true} // of no use, or of an earlier life of the name
 			return nil
@@ -355,6 +360,9 @@ func (s *stream) loadObjects(ctx context.Context) error {
 		if otherTime { // only to find what the list lacks
 			s.objects[objectKey(o)] = h
 			return nil
+		}
+		if l := s.w.lives[o.UID]; l != nil {
+			l.counted, l.elsewhere = o.Counted(), o.Elsewhere
 		}
 		s.index(h)
 		s.highest = max(s.highest, o.ResourceVersion)
@@ -366,11 +374,44 @@ func (s *stream) loadObjects(ctx context.Context) error {
 }
 
 // feedUnread gives the workers what a first list found and the agent died
-// before it had told. The lock must be held.
+// before it had told; and what has another root than when it was kept, because
+// its controller's event was durable and what that caused was not. The lock
+// must be held.
 func (s *stream) feedUnread() {
-	now := s.w.opts.Now()
+	if s.gap.reason != "" {
+		return // the list that comes feeds all
+	}
+	unread := make(map[string]bool, len(s.unread))
 	for _, h := range s.unread {
-		s.append(&delta{stream: s, object: h.Object, folded: !h.own, late: true, unread: s.saved, recall: true, observed: now})
+		unread[h.UID] = true
 	}
 	s.unread = nil
+	now := s.w.opts.Now()
+	for _, key := range slices.Sorted(maps.Keys(s.objects)) {
+		h := s.objects[key]
+		root, known := s.rootOf(h.Object, nil)
+		moved := known && (h.unresolved || root.UID != h.Root.UID)
+		untold := known && root.UID == "" && !s.FoldOnly && s.w.lives[h.UID] == nil
+		if !moved && !untold && !unread[h.UID] {
+			continue
+		}
+		if moved {
+			again := *h.Object
+			s.replace(h.Object, &again, s.findRoot(&again, nil))
+		}
+		if h.own && s.w.lives[h.UID] != nil && !unread[h.UID] {
+			continue
+		}
+		s.append(&delta{stream: s, object: h.Object, teller: h.teller, late: true, unread: s.saved, recall: true, observed: now})
+	}
+}
+
+// hurryUp ends all waiting: nothing comes any more that it could be for.
+func (w *Watcher) hurryUp() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.hurry = true
+	for key := range w.pending {
+		w.queue.Add(key)
+	}
 }

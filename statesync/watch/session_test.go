@@ -288,7 +288,7 @@ func TestASelectorThatChangesLeavesAGap(t *testing.T) {
 		})
 		passing(2 * time.Second)
 		x.want(t, "pods gap 1 Redefined 1-1", "u1 3 Running>Untracked NotSelected late", "u1 gone")
-		if got := log.streams["pods"].Definition; got != "app=y; folds into Job" {
+		if got := log.streams["pods"].Definition; got != "app=y" {
 			t.Errorf("the log has the definition %q, want that of app=y", got)
 		}
 	})
@@ -298,7 +298,6 @@ func TestASelectorThatChangesLeavesAGap(t *testing.T) {
 func TestAKindThatIsTrackedNoMore(t *testing.T) {
 	tracking := func(c *cluster, kinds ...string) func(*Options) {
 		return func(o *Options) {
-			o.Tracked = kinds
 			o.Streams = []Stream{
 				{Kind: workload.Kinds["Pod"], Source: c.source("pods"), FoldOnly: !slices.Contains(kinds, "Pod")},
 				{Kind: workload.Kinds["Job"], Source: c.source("jobs")},
@@ -416,7 +415,7 @@ func TestAnAuditLooksOnlyAtWhatTheStreamHolds(t *testing.T) {
 		c.write(kwatch.Added, pod("of-j", "u2", 0, "Running", ownedBy("j", "J")))
 		x := onto(t, newRecord(), c, func(o *Options) {
 			withJobs(o)
-			o.Tracked, o.Streams[0].FoldOnly, o.Audit = []string{"Job"}, true, 10*time.Second
+			o.Streams[0].FoldOnly, o.Audit = true, 10*time.Second
 		})
 		passing(time.Minute)
 		if s := x.w.Streams()[0]; s.Audits < 3 || len(s.Corrections) > 0 || s.Objects != 1 {

@@ -16,15 +16,16 @@ import (
 // held is an entry of the indexer.
 type held struct {
 	*workload.Object
-	own     bool   // it tells its own story, whoever comes to control it
+	teller
 	settled uint64 // resourceVersion of the last delta that is durable with all that it caused
+	failing bool   // its kind's rules failed on it
 }
 
 // A delta is one thing that happened to one object.
 type delta struct {
+	teller
 	stream   *stream
 	object   *workload.Object // as it was last seen
-	folded   bool             // it tells its controller's story
 	removed  bool
 	late     bool   // not seen by the live watch as it happened
 	listed   bool   // found by a list or an audit
@@ -32,9 +33,13 @@ type delta struct {
 	unread   uint64 // of the first list that it is from, kept by the log, which may have what it causes; 0: it is new
 	recall   bool   // the log may remember its life, and nobody else
 	stale    bool   // the indexer has something newer under the name
+	waiting  bool   // for what another stream may tell
 	observed time.Time
 	place    *list.Element // in the stream's inflight list
 }
+
+// folded reports whether the object tells the story of its root.
+func (d *delta) folded() bool { return d.object.Root.UID != "" && !d.own && !d.unresolved }
 
 // The methods below make a stream the store behind its reflector. They run on
 // the watch's goroutine and do constant work, but for Replace.
@@ -53,14 +58,14 @@ func (s *stream) Resync() error { return nil }
 func (s *stream) Transformer() cache.TransformFunc { return s.Kind.Trim }
 
 func (s *stream) put(obj any) error {
-	o := s.reduce(obj)
+	o, failure := s.reduce(obj)
 	if o == nil {
 		return nil
 	}
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
 	s.touch(o.ResourceVersion)
-	s.upsert(o, false, s.seen)
+	s.upsert(o, failure, false, s.seen)
 	return nil
 }
 
@@ -69,13 +74,14 @@ func (s *stream) Delete(obj any) error {
 	if tomb, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 		obj = tomb.Obj
 	}
-	o := s.reduce(obj)
+	o, failure := s.reduce(obj)
 	if o == nil {
 		return nil
 	}
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
 	s.touch(o.ResourceVersion)
+	s.judged(o, failure)
 	s.removeAs(&delta{object: o, observed: s.seen})
 	return nil
 }
@@ -103,11 +109,12 @@ func (s *stream) Bookmark(version string) error {
 // What the log kept may be ahead of the version from which the watch goes on:
 // an event that is older than the indexer's entry tells its own story, or that
 // of an earlier life of the name, and leaves the entry as it is.
-func (s *stream) upsert(o *workload.Object, late bool, now time.Time) {
+func (s *stream) upsert(o *workload.Object, failure error, late bool, now time.Time) {
 	key := objectKey(o)
 	old := s.objects[key]
+	failing := s.judged(o, failure)
 	if old != nil && !s.restoring && o.ResourceVersion < old.ResourceVersion {
-		s.append(&delta{stream: s, object: o, folded: !s.tellsItself(o, nil), stale: true, late: late, observed: now})
+		s.append(&delta{stream: s, object: o, teller: s.findRoot(o, nil), stale: true, late: late, observed: now})
 		return
 	}
 	if old != nil && old.UID != o.UID {
@@ -116,20 +123,20 @@ func (s *stream) upsert(o *workload.Object, late bool, now time.Time) {
 		s.removeAs(&delta{object: &gone, late: true, observed: now})
 		old = nil
 	}
-	if old != nil && old.Controller.UID != o.Controller.UID {
-		s.w.unfold(old.Object)
-	}
-	h := &held{Object: o, own: s.tellsItself(o, old)}
+	h := &held{Object: o, teller: s.findRoot(o, old), failing: failing}
 	if old != nil && !s.restoring {
 		h.settled = old.settled
 	}
-	d := &delta{stream: s, object: o, folded: !h.own, late: late, recall: s.recalls(), observed: now}
+	d := &delta{stream: s, object: o, teller: h.teller, late: late, recall: s.recalls(), observed: now}
 	if _, wanted := s.key(d); wanted {
 		s.index(h)
 	} else if old != nil {
 		s.drop(o)
 	}
 	s.append(d)
+	if old != nil && old.Controller.UID != o.Controller.UID {
+		s.w.moved(o, now)
+	}
 }
 
 // recalls reports whether an object may have been let go before: by a selector,
@@ -139,68 +146,49 @@ func (s *stream) recalls() bool { return s.Selector != "" || !s.synced }
 // drop takes an object that tells nothing any more out of the indexer, and out
 // of the log.
 func (s *stream) drop(o *workload.Object) {
-	delete(s.objects, objectKey(o))
+	s.unindex(o)
 	s.dirty[o.UID] = kept{object: o, gone: true}
 }
 
-// index puts an object into the indexer. A pod is also found by the workload
-// that it folds into, though it may tell a story of its own.
+// index puts an object into the indexer, in the place of what has its name.
+// What is controlled is also found by its controller and by its root.
 func (s *stream) index(h *held) {
-	if old := s.objects[objectKey(h.Object)]; old != nil && old.UID != h.UID {
-		s.w.unfold(old.Object)
-	}
+	s.unindex(h.Object)
 	s.objects[objectKey(h.Object)] = h
-	if s.w.folds(h.Object) {
-		s.w.fold(h.Object)
+	s.w.keepWithin(h.Object)
+	if h.failing {
+		s.failing++
+	}
+}
+
+func (s *stream) unindex(o *workload.Object) {
+	if old := s.objects[objectKey(o)]; old != nil {
+		delete(s.objects, objectKey(o))
+		s.w.dropWithin(old.Object)
+		if old.failing {
+			s.failing--
+		}
 	}
 }
 
 // removeAs takes an object out; d says which, and how that was found.
 func (s *stream) removeAs(d *delta) {
 	old := s.objects[objectKey(d.object)]
-	if old != nil && old.UID == d.object.UID && (d.late || old.ResourceVersion <= d.object.ResourceVersion) {
-		delete(s.objects, objectKey(d.object))
-		s.w.unfold(old.Object)
-	} else {
+	if old == nil || old.UID != d.object.UID || !d.late && old.ResourceVersion > d.object.ResourceVersion {
 		old = nil
 	}
-	d.stream, d.removed, d.folded, d.recall = s, true, !s.tellsItself(d.object, old), s.recalls()
-	if _, wanted := s.key(d); !wanted && old != nil {
-		s.drop(d.object)
+	d.stream, d.removed, d.recall = s, true, s.recalls()
+	d.teller = s.findRoot(d.object, old)
+	if old != nil {
+		s.unindex(old.Object)
+		if s.w.climbs[s.Kind.Name] && s.Kind.Name != "Pod" {
+			s.hops[old.UID] = hop{owner: old.Controller, at: s.w.opts.Now()} // what it controlled goes after it
+		}
+		if _, wanted := s.key(d); !wanted {
+			s.drop(d.object)
+		}
 	}
 	s.append(d)
-}
-
-// tellsItself reports whether an object tells a story of its own: all do but
-// pods of tracked workloads. A pod that had one when a workload adopted it
-// goes on with it, else its story would have no end.
-func (s *stream) tellsItself(o *workload.Object, old *held) bool {
-	return old != nil && old.own || s.w.lives[o.UID] != nil || !s.w.folds(o)
-}
-
-// folds reports whether a tracked workload controls the pod.
-func (w *Watcher) folds(o *workload.Object) bool { return o.Kind == "Pod" && w.foldsInto(o.Controller) }
-
-func (w *Watcher) foldsInto(c workload.Owner) bool {
-	owner, ok := workload.Kinds[c.Kind]
-	return ok && owner.Folds && owner.Group == c.Group && w.tracked[owner.Name]
-}
-
-// fold and unfold keep the index of pods by their controller.
-func (w *Watcher) fold(pod *workload.Object) {
-	pods := w.pods[pod.Controller.UID]
-	if pods == nil {
-		pods = map[string]*workload.Object{}
-		w.pods[pod.Controller.UID] = pods
-	}
-	pods[pod.UID] = pod
-}
-
-func (w *Watcher) unfold(pod *workload.Object) {
-	pods := w.pods[pod.Controller.UID]
-	if delete(pods, pod.UID); len(pods) == 0 {
-		delete(w.pods, pod.Controller.UID)
-	}
 }
 
 // append puts a delta at the end of its workload's pending list. At the bound
@@ -257,23 +245,43 @@ func (w *Watcher) less() {
 }
 
 // key returns the key of the workload whose story the delta tells; false when
-// nobody wants it.
+// nobody wants it. What lies between pods and their roots is wanted, to know
+// who controls whom.
 func (s *stream) key(d *delta) (statesync.Key, bool) {
 	o := d.object
-	if d.folded {
-		return statesync.Key{Kind: o.Controller.Kind, Namespace: o.Namespace, Name: o.Controller.Name}, true
+	if d.folded() {
+		return statesync.Key{Kind: o.Root.Kind, Namespace: o.Namespace, Name: o.Root.Name}, true
 	}
-	return statesync.Key{Kind: o.Kind, Namespace: o.Namespace, Name: o.Name}, !s.FoldOnly
+	return statesync.Key{Kind: o.Kind, Namespace: o.Namespace, Name: o.Name}, d.unresolved || !s.FoldOnly || s.isHop()
 }
 
+// isHop reports whether the stream is read only to know who controls whom.
+func (s *stream) isHop() bool { return s.FoldOnly && s.Kind.Name != "Pod" }
+
 // reduce returns nil for what cannot be read, which is counted and logged. The
-// reflector is told nothing: it would log the whole object.
-func (s *stream) reduce(obj any) *workload.Object {
+// reflector is told nothing: it would log the whole object. With an object,
+// the error says that its kind's rules failed on it.
+func (s *stream) reduce(obj any) (*workload.Object, error) {
 	o, err := s.Kind.Reduce(obj)
-	if err != nil {
+	if o == nil {
 		s.unreadable(err)
+		return nil, nil
 	}
-	return o
+	return o, err
+}
+
+// judged counts an object on which its kind's rules failed, and names it once:
+// until they do not.
+func (s *stream) judged(o *workload.Object, failure error) (failing bool) {
+	if failure == nil {
+		return false
+	}
+	s.misjudged++
+	if old := s.objects[objectKey(o)]; old == nil || old.UID != o.UID || !old.failing {
+		s.w.opts.Logger.Warn("the rules of the kind fail on an object: it stays in the state it was in",
+			"stream", s.Name(), "object", objectKey(o), "uid", o.UID, "err", failure)
+	}
+	return true
 }
 
 // touch notes that the stream lives and has come as far as version.

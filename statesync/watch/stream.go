@@ -42,6 +42,11 @@ type stream struct {
 	ctx  context.Context //nolint:containedctx // of run: the reflector calls its store without one
 
 	objects   map[string]*held // the indexer, by namespace/name
+	hops      map[string]hop   // controllers of the kind that are gone or were asked about, by UID
+	misjudged int64            // objects on which the kind's rules failed
+	failing   int              // objects of the indexer on which the kind's rules fail
+	hasty     int64            // events that did not wait for another stream, because too many did
+	complete  chan struct{}    // closed once synced
 	inflight  *list.List       // of *delta: read and not durable, in the order they were read
 	version   uint64           // resourceVersion of the last event, bookmark or list
 	highest   uint64           // that was ever seen in this epoch: the log's objects may be ahead of the resume point
@@ -88,6 +93,9 @@ type Standing struct {
 	Held        bool             // waits at the gate
 	Failure     error            // of the last call to the API server
 	Failures    int64            // calls that failed
+	Misjudged   int64            // objects on which the kind's rules failed, as often as they were read
+	Failing     int              // objects on which they fail now
+	Hasty       int64            // events that did not wait for another stream, because too many did
 	Gaps        int64            // since the log began
 	LastGap     *statesync.Gap   // nil: none since the agent started
 	Audits      int64            // complete ones, since the agent started
@@ -110,7 +118,7 @@ func (s *stream) run(ctx context.Context) {
 	for again := backoff(); ctx.Err() == nil; {
 		began := s.w.opts.Now()
 		if err := r.ListAndWatchWithContext(ctx); err != nil && ctx.Err() == nil {
-			s.notWell(err) // calls that failed have been counted
+			s.endedBy(err)
 		}
 		if s.w.opts.Now().Sub(began) > time.Minute {
 			again = backoff()
@@ -134,6 +142,9 @@ func (s *stream) list(ctx context.Context, o metav1.ListOptions) (runtime.Object
 		}
 		return empty, nil
 	}
+	if err := s.awaitHops(ctx); err != nil {
+		return nil, err
+	}
 	s.opened(nil, true)
 	obj, err := s.Source.List(ctx, o)
 	s.called(ctx, err)
@@ -155,6 +166,9 @@ func (s *stream) watch(ctx context.Context, o metav1.ListOptions) (kwatch.Interf
 	if o.SendInitialEvents != nil {
 		if version, ok := s.takeResume(ctx); ok {
 			return s.tap(ctx, s.remembered(version), o), nil
+		}
+		if err := s.awaitHops(ctx); err != nil {
+			return nil, err
 		}
 	}
 	if wait, quick := s.endedQuickly(); quick {
@@ -287,7 +301,7 @@ func (s *stream) pass(ctx context.Context) error {
 func (s *stream) tap(ctx context.Context, w kwatch.Interface, o metav1.ListOptions) *tap {
 	t := &tap{
 		inner: w, out: make(chan kwatch.Event), bookmark: s.bookmarkAt, version: o.ResourceVersion, listing: o.SendInitialEvents != nil,
-		shutting: make(chan struct{}), stopped: make(chan struct{}), own: s.expectOwn,
+		shutting: make(chan struct{}), stopped: make(chan struct{}), over: make(chan struct{}), own: s.expectOwn,
 		trouble: func(err error, unreadable bool) {
 			if unreadable {
 				s.unreadable(err)
@@ -378,6 +392,16 @@ func (s *stream) notWell(err error) {
 	s.failure = err
 }
 
+// endedBy notes why the reflector gave up, unless a call that failed has said
+// so better.
+func (s *stream) endedBy(err error) {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	if s.failure == nil {
+		s.failure = err
+	}
+}
+
 func sleep(ctx context.Context, t time.Duration) {
 	timer := time.NewTimer(t)
 	defer timer.Stop()
@@ -410,7 +434,7 @@ func (s *stream) mark() uint64 {
 
 func (s *stream) standing() Standing {
 	return Standing{
-		Name: s.Name(), Objects: len(s.objects), Pending: s.inflight.Len(), Mark: s.mark(), Resume: s.saved, Synced: s.synced,
+		Name: s.Name(), Objects: len(s.objects), Misjudged: s.misjudged, Failing: s.failing, Hasty: s.hasty, Pending: s.inflight.Len(), Mark: s.mark(), Resume: s.saved, Synced: s.synced,
 		Seen: s.seen, Held: s.waits, Failure: s.failure, Failures: s.failures,
 		Gaps: s.gap.count, LastGap: s.gap.last, Audits: s.audits, Corrections: maps.Clone(s.corrections), Corrected: s.corrected,
 	}

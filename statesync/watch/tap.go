@@ -33,6 +33,7 @@ type tap struct {
 	shut, stop     sync.Once
 	shutting       chan struct{} // closed when the tap is to end, for now
 	stopped        chan struct{} // closed when the reflector listens no more
+	over           chan struct{} // closed when no event comes any more
 	version        string        // of the last event that was passed on
 	listing, heard bool          // a list is being streamed; an event was passed on
 }
@@ -47,6 +48,16 @@ func (t *tap) Stop() { t.stop.Do(func() { close(t.stopped) }) }
 // ResultChan implements [kwatch.Interface].
 func (t *tap) ResultChan() <-chan kwatch.Event { return t.out }
 
+// isOpen reports whether events may come.
+func (t *tap) isOpen() bool {
+	select {
+	case <-t.over:
+		return false
+	default:
+		return true
+	}
+}
+
 // run passes events on until the watch ends, the tap is ended or stopped, or
 // ctx ends.
 func (t *tap) run(ctx context.Context) {
@@ -56,6 +67,7 @@ func (t *tap) run(ctx context.Context) {
 		}
 	}()
 	defer close(t.out)
+	defer close(t.over)
 	for {
 		select {
 		case e, ok := <-t.inner.ResultChan():

@@ -17,8 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -40,7 +38,6 @@ const (
 type Options struct {
 	Cluster string // part of every ID
 	Streams []Stream
-	Tracked []string // kinds whose workloads are reported; their pods fold into them
 	Log     statesync.Log
 
 	MaxPending int           // events read and not yet durable, all streams together; default 50,000
@@ -66,30 +63,29 @@ type Stream struct {
 	Namespace string // empty: all
 	Selector  string // of labels; empty: all
 	Source    Source
-	FoldOnly  bool // read only to tell the story of other workloads
+	FoldOnly  bool // read only to tell the story of other workloads: its own kind is not tracked
 }
 
 // Name names the stream: pods, or pods/load for one namespace.
 func (s Stream) Name() string {
 	if s.Namespace == "" {
-		return s.Kind.Resource
+		return s.Kind.Collection
 	}
-	return s.Kind.Resource + "/" + s.Namespace
+	return s.Kind.Collection + "/" + s.Namespace
 }
 
-// definition says what the stream takes, and for whose story: a stream that
-// takes something else is not gone on with.
+// definition says what the stream takes, by which rules, and for whose story:
+// a stream that takes something else is not gone on with.
 func (w *Watcher) definition(s Stream) string {
 	var parts []string
 	if s.Selector != "" {
 		parts = append(parts, s.Selector)
 	}
-	if s.Kind.Name == "Pod" {
-		for _, kind := range slices.Sorted(maps.Keys(w.tracked)) {
-			if workload.Kinds[kind].Folds {
-				parts = append(parts, "folds into "+kind)
-			}
-		}
+	if s.Kind.Rules != "" {
+		parts = append(parts, "rules "+s.Kind.Rules)
+	}
+	for _, kind := range w.foldsInto(s.Kind.Name) {
+		parts = append(parts, "folds into "+kind)
 	}
 	if s.FoldOnly {
 		parts = append(parts, "tells no story of its own")
@@ -104,14 +100,16 @@ func (s Stream) covers(r statesync.Ref) bool {
 
 // overlaps reports whether a stream of another name may hold the same objects.
 func (s Stream) overlaps(name string) bool {
-	resource, namespace, _ := strings.Cut(name, "/")
-	return resource == s.Kind.Resource && (namespace == "" || s.Namespace == "" || namespace == s.Namespace)
+	collection, namespace, _ := strings.Cut(name, "/")
+	return collection == s.Kind.Collection && (namespace == "" || s.Namespace == "" || namespace == s.Namespace)
 }
 
 // Watcher watches streams and appends the changes to a log.
 type Watcher struct {
 	opts    Options
-	tracked map[string]bool
+	kinds   map[string]workload.Kind // of the streams, by name
+	tracked map[string]bool          // by kind: its workloads are reported
+	climbs  map[string]bool          // by kind: its objects may be controlled by what folds them
 	streams []*stream
 	queue   workqueue.TypedInterface[statesync.Key]
 	gate    gate
@@ -122,7 +120,10 @@ type Watcher struct {
 	epoch   int64
 	pending map[statesync.Key][]*delta
 	lives   map[string]*life                       // by UID
-	pods    map[string]map[string]*workload.Object // folded pods, by owner's UID and own UID
+	within  map[string]map[string]*workload.Object // what is controlled, by the UID of its controller and of its root, and its own
+	wakes   map[statesync.Key]time.Time            // when a key with deltas that wait is looked at again
+	waiting int                                    // deltas that wait for what another stream may tell
+	hurry   bool                                   // nothing waits any more: the session ends
 	total   int                                    // deltas of all streams that are not durable
 	idle    chan struct{}                          // closed when total is 0; nil: nobody waits
 }
@@ -132,6 +133,11 @@ type Watcher struct {
 // are written with the watcher's lock held.
 type life struct {
 	statesync.Row
+	counted    int              // pods that its object has counted, at most
+	lost       int              // pods of it that are gone
+	lostFailed int              // of those, pods that had failed
+	account    *workload.Object // the one of those that says most of a failure; nil: none
+	elsewhere  bool             // its pods are in another cluster
 }
 
 // A grave is a life whose object is gone: it stays for a while, so that an
@@ -151,15 +157,17 @@ func New(o Options) (*Watcher, error) {
 		o.Workers = defaultWorkers
 	}
 	w := &Watcher{
-		opts: o, tracked: map[string]bool{}, setBack: make(chan struct{}, 1),
-		pending: map[statesync.Key][]*delta{},
+		opts: o, kinds: map[string]workload.Kind{}, tracked: map[string]bool{}, setBack: make(chan struct{}, 1),
+		pending: map[statesync.Key][]*delta{}, wakes: map[statesync.Key]time.Time{},
 		queue: workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[statesync.Key]{
 			Name: "watch", MetricsProvider: o.QueueMetrics,
 		}),
 	}
-	for _, kind := range o.Tracked {
-		w.tracked[kind] = true
+	for _, s := range o.Streams {
+		w.kinds[s.Kind.Name] = s.Kind
+		w.tracked[s.Kind.Name] = !s.FoldOnly
 	}
+	w.climbs = w.whatClimbs()
 	for _, s := range o.Streams {
 		if err := w.add(s); err != nil {
 			w.queue.ShutDown()
@@ -225,6 +233,10 @@ func (w *Watcher) describe() []error {
 			func(s Standing) (float64, bool) { return float64(s.Failures), true }),
 		series("resume_version", metrics.GaugeType, "version", "The low-water mark as the log has it: after a crash the stream goes on from here.",
 			func(s Standing) (float64, bool) { return float64(s.Resume), s.Resume > 0 }),
+		series("rule_failures_total", metrics.CounterType, "objects", "Objects on which the rules of a configured kind failed, as often as they were read.",
+			func(s Standing) (float64, bool) { return float64(s.Misjudged), true }),
+		series("hasty_total", metrics.CounterType, "events", "Events that did not wait for what another stream may tell, because half of what may be pending did.",
+			func(s Standing) (float64, bool) { return float64(s.Hasty), true }),
 		series("gaps_total", metrics.CounterType, "gaps", "Intervals of which nobody can say what happened, since the log began.",
 			func(s Standing) (float64, bool) { return float64(s.Gaps), true }),
 	}...)

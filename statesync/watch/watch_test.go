@@ -211,8 +211,8 @@ func TestAnOrphanLeavesTheIndexOfItsOwner(t *testing.T) {
 		x.want(t, "P 1 >Queued reconstructed", "P 2 Queued>Running")
 		x.w.mu.Lock()
 		defer x.w.mu.Unlock()
-		if len(x.w.pods) != 0 {
-			t.Errorf("pods by owner: %v, want none", x.w.pods)
+		if len(x.w.within) != 0 {
+			t.Errorf("by controller: %v, want none", x.w.within)
 		}
 	})
 }

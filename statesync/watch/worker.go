@@ -22,42 +22,98 @@ func (w *Watcher) work(ctx context.Context) {
 }
 
 // drain takes a key's pending list and gives what it causes to the log, in
-// order. Nothing goes back to the queue: a later delta of the key would
-// overtake it. A delta that causes nothing takes its place in the log's queue
-// too: its object may be kept only when what came before it is durable.
+// order but for what waits (see [Watcher.waits]), which stays pending. Nothing
+// else goes back to the queue: a later delta of the key would overtake it. A
+// delta that causes nothing takes its place in the log's queue too: its object
+// may be kept only when what came before it is durable.
 func (w *Watcher) drain(ctx context.Context, key statesync.Key) {
 	w.mu.Lock()
 	deltas := w.pending[key]
 	delete(w.pending, key)
 	w.mu.Unlock()
-	for _, d := range deltas {
-		entry, err := w.reduce(ctx, d)
-		if err != nil {
+	var until time.Time
+	for again := true; again && len(deltas) > 0; {
+		var err error
+		before := len(deltas)
+		if deltas, until, err = w.pass(ctx, deltas); err != nil {
 			return // the agent stops: what is not durable stays with the API server
 		}
-		_ = failpoint.Here("watch/reduced")
-		entry.Done = func() { w.done(d) }
-		if err := w.opts.Log.Append(ctx, entry); err != nil {
-			return
-		}
-		_ = failpoint.Here("watch/appended")
+		again = len(deltas) < before // what waits may have waited for that
 	}
+	if len(deltas) > 0 {
+		w.putBack(key, deltas, until)
+	}
+}
+
+// pass handles a key's deltas once and returns those that wait, and until when
+// at most. Behind an end that waits, only pods go on.
+func (w *Watcher) pass(ctx context.Context, deltas []*delta) (waiting []*delta, until time.Time, err error) {
+	held := false
+	for i, d := range deltas {
+		if !held || d.folded() {
+			wait, err := w.waits(ctx, d, waiting, deltas[i+1:])
+			if err != nil {
+				return nil, until, err
+			}
+			if wait.IsZero() {
+				if err := w.handle(ctx, d); err != nil {
+					return nil, until, err
+				}
+				continue
+			}
+			held = held || !d.folded()
+			if until.IsZero() || wait.Before(until) {
+				until = wait
+			}
+		}
+		waiting = append(waiting, d)
+	}
+	return waiting, until, nil
+}
+
+// handle gives what a delta causes to the log. It returns an error only when
+// ctx ends or the log is closed.
+func (w *Watcher) handle(ctx context.Context, d *delta) error {
+	var entry statesync.Entry
+	if d.unresolved {
+		if err := w.resolve(ctx, d); err != nil {
+			return err
+		}
+		if w.route(d) {
+			return nil
+		}
+	}
+	if _, wanted := d.stream.key(d); wanted {
+		var err error
+		if entry, err = w.reduce(ctx, d); err != nil {
+			return err
+		}
+	}
+	_ = failpoint.Here("watch/reduced")
+	entry.Done = func() { w.done(d) }
+	if err := w.opts.Log.Append(ctx, entry); err != nil {
+		return err
+	}
+	_ = failpoint.Here("watch/appended")
+	return nil
 }
 
 // reduce says what a delta causes; an entry that holds nothing when that is
 // nothing. It returns an error only when ctx ends.
 func (w *Watcher) reduce(ctx context.Context, d *delta) (statesync.Entry, error) {
-	if d.folded {
+	if d.folded() {
 		return w.reducePod(d), nil
+	}
+	if d.stream.FoldOnly {
+		return statesync.Entry{}, nil
 	}
 	l, err := w.life(ctx, d)
 	if err != nil {
 		return statesync.Entry{}, err
 	}
-	o := d.object
-	// Replayed: its changes are in the log. A list has the version of the list
-	// for what is gone, and what the configuration selects again is as it was.
-	replayed := l.Epoch == w.epoch && o.ResourceVersion <= l.ResourceVersion
+	o, kind := d.object, d.stream.Kind
+	l.counted, l.elsewhere = max(l.counted, o.Counted()), o.Elsewhere
+	replayed := w.isReplayed(d, l)
 	if l.Epoch < w.epoch && d.late {
 		l.Suspension = time.Time{} // it may not have happened yet
 	}
@@ -67,7 +123,7 @@ func (w *Watcher) reduce(ctx context.Context, d *delta) (statesync.Entry, error)
 	if replayed && (!d.late || !d.removed) {
 		return statesync.Entry{}, nil
 	}
-	status := workload.Assess(o)
+	status := w.assess(d, l)
 	if d.removed {
 		if status, err = w.removed(ctx, d); err != nil {
 			return statesync.Entry{}, err
@@ -76,11 +132,14 @@ func (w *Watcher) reduce(ctx context.Context, d *delta) (statesync.Entry, error)
 	before := l.Row
 	var changes []statesync.Change
 	steps := workload.Steps(l.before(), status, o)
-	if len(steps) == 0 && w.opts.Reasons && status.State == l.State && status.Reason != l.Reason {
+	if len(steps) == 0 && w.opts.Reasons && status.State == l.State && kind.Retells(l.Reason, status, o) {
 		steps = []workload.Status{status}
 	}
 	if w.ranBefore(l, status) {
 		steps = []workload.Status{status}
+	}
+	if n := len(steps); n > 0 {
+		steps[n-1] = w.explain(d, l, steps[n-1])
 	}
 	for _, step := range steps {
 		changes = append(changes, w.change(d, l, step, 0))
@@ -92,13 +151,13 @@ func (w *Watcher) reduce(ctx context.Context, d *delta) (statesync.Entry, error)
 	if pod, runs := w.runningPod(l); runs {
 		changes = append(changes, w.change(d, l, pod, 0))
 	}
-	if len(changes) > 0 {
+	moved := before.Suspended != l.Suspended || kind.PodsRun && !before.Started.Equal(l.Started)
+	if len(changes) > 0 || moved { // what came before is not to be read into it again
 		l.ResourceVersion = o.ResourceVersion
 	}
 	if d.removed {
 		w.bury(d, l)
 	}
-	moved := before.Suspended != l.Suspended || workload.Kinds[l.Kind].Folds && !before.Started.Equal(l.Started)
 	if len(changes) == 0 && !d.removed && !moved {
 		return statesync.Entry{}, nil
 	}
@@ -109,7 +168,49 @@ func (w *Watcher) reduce(ctx context.Context, d *delta) (statesync.Entry, error)
 // cluster was set back to a time at which it did not. Of a workload that its
 // pods set running they will tell.
 func (w *Watcher) ranBefore(l *life, now workload.Status) bool {
-	return l.Epoch < w.epoch && l.State == statesync.Running && now.State == statesync.Queued && !workload.Kinds[l.Kind].Folds
+	return l.Epoch < w.epoch && l.State == statesync.Running && now.State == statesync.Queued && !w.kinds[l.Kind].PodsRun
+}
+
+// isReplayed reports whether the delta's changes are in the log. A list has the
+// version of the list for what is gone, and what the configuration selects
+// again is as it was.
+func (w *Watcher) isReplayed(d *delta, l *life) bool {
+	return l.Epoch == w.epoch && d.object.ResourceVersion <= l.ResourceVersion
+}
+
+// assess says where the workload stands by its object. One that does not say
+// stands where it stood; a new one is there, and so queued.
+func (w *Watcher) assess(d *delta, l *life) workload.Status {
+	status := d.stream.Kind.Assess(d.object)
+	if status.State == "" {
+		status.State, status.Reason, status.Suspended = l.State, l.Reason, l.Suspended
+		if l.State == "" {
+			status.State, status.Occurred = statesync.Queued, d.object.Created
+		}
+	}
+	return status
+}
+
+// explain adds what the workload's pods say, and the most telling one of those
+// that are gone.
+func (w *Watcher) explain(d *delta, l *life, status workload.Status) workload.Status {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	pods := w.podsOf(d.object.UID)
+	if l.account != nil {
+		pods = append(pods, l.account)
+	}
+	return d.stream.Kind.Explain(status, pods)
+}
+
+// podsOf returns the pods that fold into a workload. The lock must be held.
+func (w *Watcher) podsOf(uid string) (pods []*workload.Object) {
+	for _, o := range w.within[uid] {
+		if o.Kind == "Pod" && o.Root.UID == uid {
+			pods = append(pods, o)
+		}
+	}
+	return pods
 }
 
 // reduceEnded: nothing follows an end, but that the object goes; and that it
@@ -125,7 +226,7 @@ func (w *Watcher) reduceEnded(d *delta, l *life, replayed bool) statesync.Entry 
 		return statesync.Entry{}
 	}
 	w.revive(l)
-	status := workload.Assess(o)
+	status := w.assess(d, l)
 	if l.State != statesync.Untracked && (l.Epoch == w.epoch || status.State.Ended()) {
 		if !wasGone {
 			return statesync.Entry{}
@@ -160,22 +261,29 @@ func (w *Watcher) removed(ctx context.Context, d *delta) (workload.Status, error
 		}
 	}
 	if d.setBack {
-		return workload.SetBack(d.object), nil
+		return d.stream.Kind.SetBack(d.object), nil
 	}
-	return workload.Removed(d.object), nil
+	return d.stream.Kind.Removed(d.object), nil
 }
 
-// reducePod says what a folded pod causes: it may move its owner to Running.
-// A pod never starts an owner; one that runs before its owner is seen is
-// found in the indexer when the owner comes.
+// reducePod says what a folded object causes: a pod may move its root to
+// Running; nothing else causes anything. A pod never starts a workload; one
+// that runs before its root is seen is found in the indexer when that comes.
 func (w *Watcher) reducePod(d *delta) statesync.Entry {
-	w.mu.Lock()
-	l := w.lives[d.object.Controller.UID]
-	if l != nil && !owns(l.Ref, d.object) {
-		l = nil
+	l := w.rootLife(d)
+	if l == nil || d.object.Kind != "Pod" {
+		return statesync.Entry{}
 	}
-	w.mu.Unlock()
-	if l == nil || d.removed {
+	kind := w.kinds[l.Kind]
+	if !kind.PodsRun {
+		return statesync.Entry{}
+	}
+	if d.removed {
+		l.lost++
+		if d.object.Phase == "Failed" {
+			l.lostFailed++
+		}
+		l.account = kind.Account(l.account, d.object)
 		return statesync.Entry{}
 	}
 	step, moves := workload.PodRuns(l.before(), d.object)
@@ -186,11 +294,25 @@ func (w *Watcher) reducePod(d *delta) statesync.Entry {
 	return statesync.Entry{Changes: []statesync.Change{change}, Row: l.Row}
 }
 
-// runningPod looks in the indexer for a pod that moves its owner.
-func (w *Watcher) runningPod(l *life) (workload.Status, bool) {
+// rootLife returns the life of a folded delta's root; nil: it is not known.
+func (w *Watcher) rootLife(d *delta) *life {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, pod := range w.pods[l.UID] {
+	l := w.lives[d.object.Root.UID]
+	if l == nil || !owns(l.Ref, d.object) {
+		return nil
+	}
+	return l
+}
+
+// runningPod looks in the indexer for a pod that moves its root.
+func (w *Watcher) runningPod(l *life) (workload.Status, bool) {
+	if !w.kinds[l.Kind].PodsRun {
+		return workload.Status{}, false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, pod := range w.podsOf(l.UID) {
 		if step, moves := workload.PodRuns(l.before(), pod); moves && owns(l.Ref, pod) {
 			return step, true
 		}
@@ -198,10 +320,10 @@ func (w *Watcher) runningPod(l *life) (workload.Status, bool) {
 	return workload.Status{}, false
 }
 
-// owns reports whether the pod's owner is the workload, not only by its UID:
+// owns reports whether the pod's root is the workload, not only by its UID:
 // the API server does not check what an ownerReference says.
 func owns(r statesync.Ref, pod *workload.Object) bool {
-	return r.Namespace == pod.Namespace && r.Kind == pod.Controller.Kind && r.Name == pod.Controller.Name
+	return r.Namespace == pod.Namespace && r.Kind == pod.Root.Kind && r.Name == pod.Root.Name
 }
 
 // change makes the next change of a life, and moves the life to it. owner is
@@ -214,7 +336,7 @@ func (w *Watcher) change(d *delta, l *life, step workload.Status, owner uint64) 
 	if l.State == statesync.Untracked || step.State == statesync.Untracked {
 		owner = uint64(l.Seq) // the event need not be a new one
 	}
-	resource := workload.Kinds[d.object.Kind].Resource
+	resource := w.kinds[d.object.Kind].Collection
 	c := statesync.Change{
 		ID:      statesync.ChangeID(w.opts.Cluster, w.epoch, l.UID, resource, d.object.ResourceVersion, owner, step.State),
 		Cluster: w.opts.Cluster, Epoch: w.epoch, Workload: l.Ref,
@@ -283,5 +405,7 @@ func (w *Watcher) revive(l *life) {
 }
 
 func (l *life) before() workload.Before {
-	return workload.Before{State: l.State, Suspended: l.Suspended, Started: l.Started, Suspension: l.Suspension}
+	return workload.Before{
+		State: l.State, Suspended: l.Suspended, Elsewhere: l.elsewhere, Started: l.Started, Suspension: l.Suspension,
+	}
 }

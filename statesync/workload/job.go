@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	batchv1 "k8s.io/api/batch/v1"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/outrider-agent/outrider/statesync"
@@ -15,22 +14,26 @@ import (
 //     wrong under podFailurePolicy, deadlines and indexed completion, and says
 //     nothing when another controller manages the Job.
 //   - Complete and Failed alone are ends. FailureTarget and
-//     SuccessCriteriaMet come earlier, while pods still run.
+//     SuccessCriteriaMet come earlier, while pods still run; a Job that is
+//     removed before its pods have ended has the end that they say.
 //   - Suspended=True is Queued with reason Suspended: the one legal way back
 //     from Running.
-//   - A Job is Queued until one of its pods has run (see [Steps]).
+//   - A Job is Queued until one of its pods has run (see [Steps]). One whose
+//     pods are elsewhere, because another controller manages it, runs when its
+//     status counts a ready one.
 
 // jobKind is the kind's entry in the table. Read-only.
 var jobKind = Kind{
-	Name: "Job", Group: "batch", Version: "v1", Resource: "jobs", Folds: true,
-	Object: func() runtime.Object { return &batchv1.Job{} },
-	List:   func() runtime.Object { return &batchv1.JobList{} },
-	reduce: reduceJob, trim: trimJob, assess: assessJob,
+	Name: "Job", Group: "batch", Version: "v1", Resource: "jobs", Collection: "jobs", Folds: true, PodsRun: true, Ends: true,
+	Object:  func() runtime.Object { return &batchv1.Job{} },
+	List:    func() runtime.Object { return &batchv1.JobList{} },
+	Reducer: reduceJob, Trimmer: trimJob, Assessor: assessJob,
 }
 
 func trimJob(obj runtime.Object) {
 	if j, ok := obj.(*batchv1.Job); ok {
-		j.Spec, j.ManagedFields, j.Annotations = batchv1.JobSpec{Suspend: j.Spec.Suspend}, nil, nil
+		j.ManagedFields, j.Annotations = nil, nil
+		j.Spec = batchv1.JobSpec{Suspend: j.Spec.Suspend, ManagedBy: j.Spec.ManagedBy}
 	}
 }
 
@@ -39,38 +42,90 @@ func reduceJob(obj runtime.Object) (*Object, error) {
 	if !ok {
 		return nil, fmt.Errorf("reduce Job: got %T", obj)
 	}
-	o, err := reduceMeta("Job", &j.ObjectMeta)
+	o, err := ReduceMeta("Job", j)
 	if err != nil {
 		return nil, err
 	}
 	o.Started, o.Completed = timeOf(j.Status.StartTime), timeOf(j.Status.CompletionTime)
 	o.Suspend = j.Spec.Suspend != nil && *j.Spec.Suspend
+	by := j.Spec.ManagedBy
+	o.Elsewhere = by != nil && *by != "" && *by != batchv1.JobControllerName
+	o.Pods = Pods{Active: j.Status.Active, Succeeded: j.Status.Succeeded, Failed: j.Status.Failed}
+	if n := j.Status.Ready; n != nil {
+		o.Pods.Ready = *n
+	}
+	if n := j.Status.Terminating; n != nil {
+		o.Pods.Terminating = *n
+	}
 	for _, c := range j.Status.Conditions {
-		o.Conditions = append(o.Conditions, Condition{
-			Type: string(c.Type), Reason: c.Reason, Message: c.Message,
-			True: c.Status == corev1.ConditionTrue, Since: c.LastTransitionTime.Time,
-		})
+		o.Conditions = append(o.Conditions, newCondition(string(c.Type), c.Status, c.Reason, c.Message, c.LastTransitionTime))
 	}
 	return o, nil
 }
 
 func assessJob(o *Object) Status {
 	if c, ok := o.condition(string(batchv1.JobComplete)); ok && c.True {
-		s := Status{State: statesync.Succeeded, Reason: cmpOr(c.Reason, "Completed"), Message: c.Message, Occurred: o.Completed}
-		if s.Occurred.IsZero() {
-			s.Occurred = c.Since
+		s := jobSucceeded(c)
+		if !o.Completed.IsZero() {
+			s.Occurred = o.Completed
 		}
 		return s
 	}
 	if c, ok := o.condition(string(batchv1.JobFailed)); ok && c.True {
-		return Status{State: statesync.Failed, Reason: cmpOr(c.Reason, "Failed"), Message: c.Message, Occurred: c.Since}
+		return jobFailed(o, c)
 	}
 	if c, ok := o.condition(string(batchv1.JobSuspended)); ok && c.True {
 		return Status{State: statesync.Queued, Reason: "Suspended", Message: c.Message, Occurred: c.Since, Suspended: true}
+	}
+	if o.Elsewhere && o.Pods.Ready > 0 {
+		return Status{State: statesync.Running}
 	}
 	s := Status{State: statesync.Queued, Occurred: o.Created}
 	if o.Suspend && o.Started.IsZero() {
 		s.Reason, s.Suspended = "Suspended", true
 	}
 	return s
+}
+
+func jobSucceeded(c Condition) Status {
+	return Status{State: statesync.Succeeded, Reason: cmpOr(c.Reason, "Completed"), Message: c.Message, Occurred: c.Since}
+}
+
+func jobFailed(o *Object, c Condition) Status {
+	s := Status{State: statesync.Failed, Reason: cmpOr(c.Reason, "Failed"), Message: c.Message, Occurred: c.Since}
+	if podsFail(s.Reason) && o.Pods.Failed > 0 {
+		s.Message = andThen(s.Message, fmt.Sprintf("pods that failed: %d", o.Pods.Failed))
+	}
+	return s
+}
+
+// podsFail reports whether a Job fails for this reason because its pods do.
+// What else ends a Job ends its pods, and they say nothing of why.
+func podsFail(reason string) bool {
+	switch reason {
+	case batchv1.JobReasonBackoffLimitExceeded, batchv1.JobReasonPodFailurePolicy,
+		batchv1.JobReasonMaxFailedIndexesExceeded, batchv1.JobReasonFailedIndexes:
+		return true
+	}
+	return false
+}
+
+// decided reports the end that a Job's controller has decided on while pods of
+// it had yet to end.
+func decided(o *Object) (Status, bool) {
+	if c, ok := o.condition(string(batchv1.JobFailureTarget)); ok && c.True {
+		return jobFailed(o, c), true
+	}
+	if c, ok := o.condition(string(batchv1.JobSuccessCriteriaMet)); ok && c.True {
+		return jobSucceeded(c), true
+	}
+	return Status{}, false
+}
+
+// Counted returns how many pods a Job's status counts in all. It is no less
+// than there are: one on its way out may count twice, as Terminating and
+// already as Failed.
+func (o *Object) Counted() int {
+	p := o.Pods
+	return int(p.Active) + int(p.Terminating) + int(p.Succeeded) + int(p.Failed)
 }

@@ -20,10 +20,10 @@ import (
 
 // podKind is the kind's entry in the table. Read-only.
 var podKind = Kind{
-	Name: "Pod", Version: "v1", Resource: "pods",
-	Object: func() runtime.Object { return &corev1.Pod{} },
-	List:   func() runtime.Object { return &corev1.PodList{} },
-	reduce: reducePod, trim: trimPod, assess: assessPod,
+	Name: "Pod", Version: "v1", Resource: "pods", Collection: "pods", Ends: true,
+	Object:  func() runtime.Object { return &corev1.Pod{} },
+	List:    func() runtime.Object { return &corev1.PodList{} },
+	Reducer: reducePod, Trimmer: trimPod, Assessor: assessPod,
 }
 
 func trimPod(obj runtime.Object) {
@@ -37,17 +37,14 @@ func reducePod(obj runtime.Object) (*Object, error) {
 	if !ok {
 		return nil, fmt.Errorf("reduce Pod: got %T", obj)
 	}
-	o, err := reduceMeta("Pod", &p.ObjectMeta)
+	o, err := ReduceMeta("Pod", p)
 	if err != nil {
 		return nil, err
 	}
 	o.Phase, o.Reason, o.Message = string(p.Status.Phase), p.Status.Reason, p.Status.Message
 	o.Started = timeOf(p.Status.StartTime)
 	for _, c := range p.Status.Conditions {
-		o.Conditions = append(o.Conditions, Condition{
-			Type: string(c.Type), Reason: c.Reason, Message: c.Message,
-			True: c.Status == corev1.ConditionTrue, Since: c.LastTransitionTime.Time,
-		})
+		o.Conditions = append(o.Conditions, newCondition(string(c.Type), c.Status, c.Reason, c.Message, c.LastTransitionTime))
 	}
 	for i := range p.Status.InitContainerStatuses {
 		o.Containers = append(o.Containers, reduceContainer(&p.Status.InitContainerStatuses[i], true))
@@ -129,7 +126,7 @@ func podFailed(o *Object) Status {
 		s.Reason = cmpOr(culprit.Reason, "Error")
 		s.ExitCode = &culprit.ExitCode
 		if s.Message == "" {
-			s.Message = "container " + culprit.Name + ": " + ending(culprit.Reason, culprit.ExitCode)
+			s.Message = endingOf(culprit)
 		}
 	}
 	if d, ok := disruption(o); ok {
@@ -202,7 +199,7 @@ func culprit(o *Object) (found Container, ok bool) {
 		case !c.Terminated || (c.ExitCode == 0 && c.Reason != "OOMKilled"):
 		case c.Reason == "OOMKilled":
 			r = 3
-		case c.ExitCode != 137 && c.ExitCode != 143:
+		case !stopped(c):
 			r = 2
 		default:
 			r = 1

@@ -181,7 +181,7 @@ func TestPod(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(tt.want, inUTC(Assess(o))); diff != "" {
+			if diff := cmp.Diff(tt.want, inUTC(podKind.Assess(o))); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
 		})
@@ -193,41 +193,6 @@ func inUTC(s Status) Status {
 		s.Occurred = s.Occurred.UTC()
 	}
 	return s
-}
-
-func TestRemoved(t *testing.T) {
-	tests := []struct {
-		name   string
-		pod    *corev1.Pod
-		state  statesync.State
-		reason string
-	}{
-		{"a queued pod that is gone was cancelled", pod("Pending"), statesync.Cancelled, "Deleted"},
-		{"a running pod that is gone was cancelled", pod("Running", running(1)), statesync.Cancelled, "Deleted"},
-		{"its own end wins", pod("Failed", terminated("Error", 3, 4)), statesync.Failed, "Error"},
-		{"its own success wins", pod("Succeeded"), statesync.Succeeded, "Completed"},
-		{
-			"a pod that the scheduler removed has failed",
-			pod("Running", running(1), condition(corev1.DisruptionTarget, corev1.ConditionTrue, corev1.PodReasonPreemptionByScheduler)),
-			statesync.Failed, "Preempted",
-		},
-		{
-			"a pod whose node was lost has failed",
-			pod("Running", running(1), condition(corev1.DisruptionTarget, corev1.ConditionTrue, "DeletionByPodGC")),
-			statesync.Failed, "NodeLost",
-		},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			o, err := podKind.Reduce(tt.pod)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := Removed(o); got.State != tt.state || got.Reason != tt.reason {
-				t.Errorf("got %s %s, want %s %s", got.State, got.Reason, tt.state, tt.reason)
-			}
-		})
-	}
 }
 
 func TestReduceNamesWhatItCannotRead(t *testing.T) {

@@ -3,6 +3,7 @@ package workload
 import (
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/outrider-agent/outrider/statesync"
@@ -12,6 +13,7 @@ import (
 type Before struct {
 	State      statesync.State // empty: not known before
 	Suspended  bool
+	Elsewhere  bool      // its pods are not here: none may move it
 	Started    time.Time // when the workload, as last seen, began its present run; zero: not known
 	Suspension time.Time // when it was last suspended; zero: never, as far as is known
 }
@@ -21,13 +23,21 @@ type Before struct {
 // Reconstructed: a workload always goes Queued, then Running if it has run,
 // then to its end.
 //
-// The rules of the way back: nothing follows an end; a Job that runs stays
-// Running until a condition says Suspended, so its own Queued is not one.
+// The rules of the way back: nothing follows an end; what runs stays Running
+// until its object says that it does not: a Job's own Queued does not say so,
+// its condition Suspended does. A web app that is being deleted loses its
+// replicas, or lets go of them, and waits for none: it does not go back.
+//
+// What is first seen Queued has been so since it was created, if its object
+// knows no better.
 func Steps(before Before, now Status, o *Object) []Status {
+	if before.State == "" && now.State == statesync.Queued && now.Occurred.IsZero() {
+		now.Occurred = o.Created
+	}
 	switch {
-	case before.State.Ended():
+	case before.State.Ended() || now.State == "":
 		return nil
-	case before.State == statesync.Running && now.State == statesync.Queued && !now.Suspended:
+	case before.State == statesync.Running && now.State == statesync.Queued && !now.Suspended && (!now.Back || !o.DeleteRequested.IsZero()):
 		return nil
 	case before.State == now.State:
 		return nil
@@ -44,6 +54,13 @@ func Steps(before Before, now Status, o *Object) []Status {
 	return append(steps, now)
 }
 
+// Retells reports whether a workload that stands where it stood has another
+// reason for it. What a web app's object says on its way out is none: its pods
+// are taken from it.
+func (k Kind) Retells(was string, now Status, o *Object) bool {
+	return now.Reason != was && (k.Ends || o.DeleteRequested.IsZero())
+}
+
 // ran reports whether a workload that was never seen running must have run
 // before it ended, and since when.
 func ran(o *Object, end Status) (time.Time, bool) {
@@ -53,12 +70,18 @@ func ran(o *Object, end Status) (time.Time, bool) {
 	if end.State == statesync.Succeeded {
 		return o.Started, true
 	}
+	if c, _ := o.condition(string(batchv1.JobSuspended)); o.Pods.Ready > 0 && !c.True {
+		return o.Started, true
+	}
+	if o.Replicas.Available > 0 {
+		return availableSince(o, true), true
+	}
 	return time.Time{}, false
 }
 
 // PodRuns says where a pod moves the workload it folds into: to Running, from
-// Queued alone, unless it is suspended. A pod never starts a workload and
-// never ends one. One on its way out moves nothing.
+// Queued alone, unless it is suspended or has its pods elsewhere. A pod never
+// starts a workload and never ends one. One on its way out moves nothing.
 //
 // After a resume, the pods of the run before may still be around, running as
 // far as their own stream has come: one created before the suspension moves
@@ -66,7 +89,7 @@ func ran(o *Object, end Status) (time.Time, bool) {
 // pods before it writes startTime.) Neither does one that has ended and did
 // not start in this run.
 func PodRuns(owner Before, pod *Object) (Status, bool) {
-	if owner.State != statesync.Queued || owner.Suspended || !pod.DeleteRequested.IsZero() {
+	if owner.State != statesync.Queued || owner.Suspended || owner.Elsewhere || !pod.DeleteRequested.IsZero() {
 		return Status{}, false
 	}
 	if pod.Created.Before(owner.Suspension) {
@@ -78,4 +101,11 @@ func PodRuns(owner Before, pod *Object) (Status, bool) {
 	}
 	t, ran := Ran(pod)
 	return running, ran && !owner.Started.IsZero() && !t.Before(owner.Started)
+}
+
+// Settled reports whether nothing that comes of the pod can show that it ran,
+// if it has not: it has ended, or its deletion was asked for.
+func Settled(pod *Object) bool {
+	phase := corev1.PodPhase(pod.Phase)
+	return phase == corev1.PodSucceeded || phase == corev1.PodFailed || !pod.DeleteRequested.IsZero()
 }
