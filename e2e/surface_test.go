@@ -190,7 +190,7 @@ func TestWrongConfigurations(t *testing.T) {
 	for _, tt := range []struct{ name, config, want string }{
 		{"an unknown field", strings.Replace(good, "  kinds:", "  kind:", 1), "outrider.yaml:7: statesync.kind: got "},
 		{"a wrong type", strings.Replace(good, "kinds: [Pod, Job]", "kinds: 3", 1), "outrider.yaml:7: statesync.kinds: got "},
-		{"a kind that does not exist", strings.Replace(good, "[Pod, Job]", "[Pod, Jobs]", 1), "outrider.yaml:7: statesync.kinds[1]: got Jobs, want one of Job, Pod"},
+		{"a kind that does not exist", strings.Replace(good, "[Pod, Job]", "[Pod, Jobs]", 1), "outrider.yaml:7: statesync.kinds[1].kind: got Jobs, want one of DaemonSet, Deployment, Job, Pod"},
 		{"a missing secret file", strings.Replace(good, "./hook.key", "./no.key", 1), "outrider.yaml:10: statesync.sinks[0].webhook.secret_file: got ./no.key: no such file, want "},
 		{"two sinks on one file", good + "    - name: again\n      file: {path: ./x/../changes.ndjson}\n", "statesync.sinks[2]: got the file of sink archive again, want "},
 	} {
