@@ -147,15 +147,24 @@ func podFailed(o *Object) Status {
 	return s
 }
 
+// clockSkew is how far a node's clock, which says when a container ended, may
+// be behind the API server's, which says when the deletion was asked for.
+const clockSkew = 5 * time.Second
+
 // cancelled reports whether a failed pod failed because somebody deleted it:
 // the deletion was asked for, and not all containers had ended by then.
-// Kubernetes times have whole seconds; in doubt the deletion came first.
+// Kubernetes times have whole seconds; in doubt the deletion came first. So it
+// did when the containers ended as those do that are stopped, and the clocks
+// may be wrong.
 func cancelled(o *Object) bool {
 	if o.DeleteRequested.IsZero() || o.Reason == "DeadlineExceeded" || o.Reason == "Evicted" {
 		return false
 	}
-	end := lastFinish(o)
-	return end.IsZero() || !end.Before(o.DeleteRequested.Truncate(time.Second))
+	end, asked := lastFinish(o), o.DeleteRequested.Truncate(time.Second)
+	if c, blamed := culprit(o); blamed && stopped(c) {
+		asked = asked.Add(-clockSkew)
+	}
+	return end.IsZero() || !end.Before(asked)
 }
 
 // disruption reports the end that the cluster itself gave a pod, from its

@@ -170,6 +170,16 @@ func TestPod(t *testing.T) {
 			Status{State: cancelled, Reason: "Deleted", Message: "the Pod was deleted before it ended; then: container main: exit code 143", ExitCode: new(int32(143)), Occurred: at(9)},
 		},
 		{
+			"a node's clock may be behind when a pod is stopped",
+			pod("Failed", terminated("Error", 143, 9), deleting(11)),
+			Status{State: cancelled, Reason: "Deleted", Message: "the Pod was deleted before it ended; then: container main: exit code 143", ExitCode: new(int32(143)), Occurred: at(9)},
+		},
+		{
+			"by more than that it is not",
+			pod("Failed", terminated("Error", 143, 9), deleting(15)),
+			Status{State: failed, Reason: "Error", Message: "container main: exit code 143", ExitCode: new(int32(143)), Occurred: at(9)},
+		},
+		{
 			"a pod that failed before its deletion was asked for has failed",
 			pod("Failed", terminated("Error", 3, 4), deleting(5)),
 			Status{State: failed, Reason: "Error", Message: "container main: exit code 3", ExitCode: new(int32(3)), Occurred: at(4)},
