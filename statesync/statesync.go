@@ -92,7 +92,7 @@ type Row struct {
 	Stream          string // the workload's own; empty: one that is not watched any more
 	State           State
 	Reason          string
-	Epoch           int64 // of its last change
+	Epoch           int64 // of its last change, and of ResourceVersion
 	Seq             int64
 	ResourceVersion uint64    // of the last event of the workload's own stream that changed the row
 	Suspended       bool      // its pods may not move it
@@ -106,7 +106,8 @@ type Row struct {
 // computes it. resource and resourceVersion are those of the event that
 // caused it; owner is the owner's last emitted resourceVersion when that
 // event was a folded pod's, the seq when the change leads to or from
-// Untracked, which no event need cause, else 0. An end that cannot be taken back hashes
+// Untracked, or comes of other rules, which no event need cause, the event's
+// own when it begins a workload that the event tells more of, else 0. An end that cannot be taken back hashes
 // none of them, so that the end seen live and the one reconstructed later are
 // the same change.
 func ChangeID(cluster string, epoch int64, uid, resource string, resourceVersion, owner uint64, to State) string {

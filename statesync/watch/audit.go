@@ -131,6 +131,9 @@ func (s *stream) tellsNothing(m metav1.Object) bool {
 	}
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
+	if h := s.objects[m.GetNamespace()+"/"+m.GetName()]; h != nil && h.UID == string(m.GetUID()) {
+		return false
+	}
 	root, _ := s.w.root(m.GetNamespace(), workload.ControllerOf(m))
 	return root.UID == ""
 }

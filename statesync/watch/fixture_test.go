@@ -258,6 +258,27 @@ func (r *record) release(n int) {
 	}
 	now := r.held[:n]
 	r.held = r.held[n:]
+	r.makeDurable(now)
+}
+
+// releaseBut makes durable what waits and is not about a workload, as if that
+// were slow to be handed over.
+func (r *record) releaseBut(uid string) {
+	r.mu.Lock()
+	now, left := []waitingEntry{}, []waitingEntry{}
+	for _, e := range r.held {
+		if e.Row.UID == uid {
+			left = append(left, e)
+		} else {
+			now = append(now, e)
+		}
+	}
+	r.held = left
+	r.makeDurable(now)
+}
+
+// makeDurable unlocks the record.
+func (r *record) makeDurable(now []waitingEntry) {
 	for _, e := range now {
 		if e.loaded < r.begun {
 			e.Objects, e.Resume = nil, nil
@@ -463,8 +484,8 @@ func with(typ batchv1.JobConditionType, status corev1.ConditionStatus) func(*bat
 	}
 }
 
-// A Deployment and a ReplicaSet want as many replicas as are available, unless
-// wants says otherwise.
+// A Deployment wants as many replicas as are available, unless wants says
+// otherwise; a ReplicaSet wants one.
 
 func deployment(name, uid string, available int32, edits ...func(*appsv1.Deployment)) *appsv1.Deployment {
 	d := &appsv1.Deployment{ObjectMeta: job(name, uid, 0).ObjectMeta}
@@ -477,7 +498,7 @@ func deployment(name, uid string, available int32, edits ...func(*appsv1.Deploym
 
 func replicaSet(name, uid string, available int32) *appsv1.ReplicaSet {
 	r := &appsv1.ReplicaSet{ObjectMeta: job(name, uid, 0).ObjectMeta}
-	r.Spec.Replicas, r.Status.AvailableReplicas = &available, available
+	r.Status.AvailableReplicas = available
 	return r
 }
 

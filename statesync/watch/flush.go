@@ -101,9 +101,11 @@ func (s *stream) takeDirty() (dirty map[string]kept, resume *statesync.Resume) {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
 	dirty, s.dirty = s.dirty, map[string]kept{}
-	if mark := s.mark(); mark > s.saved {
+	mark := s.mark()
+	if mark > s.saved {
 		resume = s.resumeAt(mark, s.reached)
 	}
+	maps.DeleteFunc(s.left, func(_ string, version uint64) bool { return version <= mark })
 	return dirty, resume
 }
 
@@ -215,8 +217,17 @@ func (s *stream) settle(d *delta) {
 		}
 		h.settled = o.ResourceVersion
 	}
-	if k := s.dirty[o.UID]; k.gone && o.ResourceVersion < k.object.ResourceVersion {
+	if o.ResourceVersion <= s.left[o.UID] {
 		return // so was its removal
+	}
+	if d.removed {
+		s.leaves(o)
+	}
+	if d.removed && s.hops[o.UID].kept {
+		again := *o
+		again.Gone = true // what it controlled may yet come, after a crash too
+		s.dirty[o.UID] = kept{object: &again}
+		return
 	}
 	s.dirty[o.UID] = kept{object: o, gone: d.removed}
 }

@@ -10,6 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 
+	"github.com/outrider-agent/outrider/statesync"
 	"github.com/outrider-agent/outrider/statesync/workload"
 )
 
@@ -22,12 +23,16 @@ import (
 const (
 	maxHops = 8                      // from an object to its root
 	hopWait = 100 * time.Millisecond // for a controller that has not been seen, before the API server is asked
+	askOnce = 2 * time.Second        // for its answer
+	askWait = 5 * time.Second        // before it is asked again
 )
 
 // A hop is a controller that is gone, or that a stream has not shown yet.
 type hop struct {
-	owner workload.Owner // its own controller
-	at    time.Time      // when that was found out
+	owner  workload.Owner // its own controller
+	at     time.Time      // when that was found out
+	absent bool           // the API server did not have it
+	kept   bool           // by the log too, as what is gone
 }
 
 // whatClimbs says of which kinds the objects may have a root.
@@ -105,15 +110,16 @@ func (w *Watcher) root(namespace string, c workload.Owner) (root workload.Owner,
 // above returns what controls a controller; nothing does when it tells a
 // story of its own. It reports whether the controller has been seen.
 func (w *Watcher) above(k workload.Kind, namespace string, c workload.Owner) (above workload.Owner, seen bool) {
+	own, wide := namespace+"/"+c.Name, "/"+c.Name
 	for _, s := range w.streams {
-		if s.Kind.Name != k.Name {
+		if s.Kind.Name != k.Name || s.Namespace != "" && s.Namespace != namespace {
 			continue
 		}
-		for _, ns := range []string{namespace, ""} {
-			h := s.objects[ns+"/"+c.Name]
-			if h == nil || h.UID != c.UID {
-				continue
-			}
+		h := s.objects[own]
+		if h == nil || h.UID != c.UID {
+			h = s.objects[wide] // of the whole cluster
+		}
+		if h != nil && h.UID == c.UID {
 			if !s.FoldOnly && h.own {
 				return workload.Owner{}, true
 			}
@@ -124,6 +130,23 @@ func (w *Watcher) above(k workload.Kind, namespace string, c workload.Owner) (ab
 		}
 	}
 	return workload.Owner{}, false
+}
+
+// isWide reports whether a root is of the whole cluster. The lock must be held.
+func (w *Watcher) isWide(root workload.Owner) bool {
+	return slices.ContainsFunc(w.streams, func(s *stream) bool {
+		h := s.objects["/"+root.Name]
+		return s.Kind.Name == root.Kind && h != nil && h.UID == root.UID
+	})
+}
+
+// rootKey is the key of the workload whose story an object tells.
+func rootKey(o *workload.Object) statesync.Key {
+	key := statesync.Key{Kind: o.Root.Kind, Namespace: o.Namespace, Name: o.Root.Name}
+	if o.Wide {
+		key.Namespace = ""
+	}
+	return key
 }
 
 // A teller says who tells an object's story.
@@ -137,15 +160,21 @@ type teller struct {
 func (s *stream) findRoot(o *workload.Object, old *held) teller {
 	var known bool
 	o.Root, known = s.rootOf(o, old)
+	o.Wide = o.Root.UID != "" && o.Namespace != "" && s.w.isWide(o.Root)
 	own := old != nil && old.own || s.w.lives[o.UID] != nil || known && o.Root.UID == ""
-	return teller{own: own, unresolved: !own && !known}
+	behind := old != nil && old.unresolved // what came before is to be found first, under the same key
+	return teller{own: own, unresolved: !own && (!known || behind)}
 }
 
 // rootOf returns the object's root. One whose root was found before keeps it as
 // long as its controller is the same and is not to be seen.
 func (s *stream) rootOf(o *workload.Object, old *held) (root workload.Owner, known bool) {
 	root, known = s.w.root(o.Namespace, o.Controller)
-	if !known && old != nil && !old.unresolved && old.Controller.UID == o.Controller.UID {
+	if old == nil || old.unresolved || old.Root.UID == "" || old.Controller.UID != o.Controller.UID {
+		return root, known
+	}
+	absent := root.UID == "" && slices.ContainsFunc(s.w.streams, func(other *stream) bool { return other.hops[o.Controller.UID].absent })
+	if !known || absent { // that it is not there any more says nothing about before
 		return old.Root, true
 	}
 	return root, known
@@ -193,12 +222,16 @@ func (w *Watcher) moved(o *workload.Object, now time.Time) {
 			continue
 		}
 		again := *child
-		tells := s.findRoot(&again, nil)
+		tells := s.findRoot(&again, s.objects[objectKey(child)]) // one that tells its own story goes on with it
 		if tells.unresolved || again.Root.UID == child.Root.UID {
 			continue
 		}
 		s.replace(child, &again, tells)
-		s.append(&delta{stream: s, object: &again, teller: tells, observed: now})
+		d := &delta{stream: s, object: &again, teller: tells, recall: true, observed: now}
+		if _, wanted := s.key(d); !wanted {
+			s.drop(&again)
+		}
+		s.append(d)
 		w.moved(&again, now)
 	}
 }
@@ -223,18 +256,52 @@ func (s *stream) replace(old, o *workload.Object, tells teller) {
 	s.w.keepWithin(o)
 }
 
-// resolve finds the root of a delta's object, whose controller had not been
-// seen. It returns an error only when ctx ends.
-func (w *Watcher) resolve(ctx context.Context, d *delta) error {
-	if wait := hopWait - w.opts.Now().Sub(d.observed); wait > 0 && !w.isResolved(d) {
-		sleep(ctx, wait)
-	}
+// resolve looks for the root of a delta's object, whose controller had not been
+// seen, and says until when to wait before it is looked for again; zero: it is
+// known, or the session ends. It returns an error only when ctx ends.
+func (w *Watcher) resolve(ctx context.Context, d *delta) (until time.Time, err error) {
 	for !w.isResolved(d) {
-		if err := w.askAbove(ctx, d.object); err != nil {
-			return err
+		if until = w.untilFound(d); until.After(w.opts.Now()) && !w.hurries() {
+			return until, nil
+		}
+		if until, err = w.askAbove(ctx, d.object); err != nil || !until.IsZero() {
+			return until, err
+		}
+		if w.hurries() {
+			break // the next session reads it again
 		}
 	}
-	return nil
+	return time.Time{}, nil
+}
+
+// untilFound says until when an object waits for a controller that has not been
+// seen: longer while the stream that may show it is cut off, and until that had
+// time to. One that the API server no longer has may be on its way, with who
+// controlled it.
+func (w *Watcher) untilFound(d *delta) time.Time {
+	s, _ := w.missingAbove(d.object)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	until, most := d.observed.Add(hopWait), d.observed.Add(cutOff)
+	switch {
+	case s == nil:
+		return time.Time{}
+	case s.waits: // what waits may be why it is held
+		if until = d.observed.Add(patience); !until.After(w.opts.Now()) {
+			d.stream.hasty++
+		}
+	case !s.isOpen():
+		return sooner(most, w.opts.Now().Add(lookAgain))
+	case s.began.Add(patience).After(until):
+		return sooner(most, s.began.Add(patience))
+	}
+	return until
+}
+
+func (w *Watcher) hurries() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.hurry
 }
 
 // isResolved reports whether the root is known by now, and if so notes it.
@@ -254,11 +321,57 @@ func (w *Watcher) isResolved(d *delta) bool {
 }
 
 // askAbove asks the API server about the first controller in the chain that
-// has not been seen.
-func (w *Watcher) askAbove(ctx context.Context, o *workload.Object) error {
+// has not been seen. When it does not answer, no other object of the stream is
+// asked about for a while: a worker must not be kept from its other keys.
+func (w *Watcher) askAbove(ctx context.Context, o *workload.Object) (until time.Time, err error) {
+	missing, c := w.missingAbove(o)
 	w.mu.Lock()
+	if missing == nil || w.hurry {
+		w.mu.Unlock()
+		return time.Time{}, nil // it has come meanwhile, or is read again
+	}
+	if now := w.opts.Now(); now.Before(missing.askAgain) {
+		defer w.mu.Unlock()
+		return missing.askAgain, nil
+	}
+	before := missing.askAgain
+	until = w.opts.Now().Add(askWait)
+	missing.askAgain = until
+	w.mu.Unlock()
+	found := hop{at: w.opts.Now(), absent: true}
+	if source, ok := missing.Source.(Inspector); ok {
+		once, cancel := context.WithTimeout(ctx, askOnce)
+		obj, err := ask(once, source, o.Namespace, c.Name, c.UID)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return until, ctx.Err()
+		case err != nil && !apierrors.IsForbidden(err): // then what it controls tells its own story
+			if before.IsZero() {
+				w.opts.Logger.Warn("cannot ask who controls an object; trying again, what it controls waits",
+					"kind", c.Kind, "object", o.Namespace+"/"+c.Name, "err", err)
+			}
+			return until, nil
+		}
+		if m, metaErr := meta.Accessor(obj); err == nil && metaErr == nil {
+			found.owner, found.absent = workload.ControllerOf(m), false
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	missing.askAgain = time.Time{}
+	if _, known := missing.hops[c.UID]; !known { // its removal may have come meanwhile, and says more
+		missing.hops[c.UID] = found
+	}
+	return time.Time{}, nil
+}
+
+// missingAbove returns the first controller in the chain that has not been
+// seen, and a stream that may show it; nil: all have been.
+func (w *Watcher) missingAbove(o *workload.Object) (*stream, workload.Owner) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	c := o.Controller
-	var missing *stream
 	for range maxHops {
 		k, ok := w.kindOf(c)
 		if !ok {
@@ -266,35 +379,11 @@ func (w *Watcher) askAbove(ctx context.Context, o *workload.Object) error {
 		}
 		next, seen := w.above(k, o.Namespace, c)
 		if !seen {
-			missing = w.streamFor(k, o.Namespace)
-			break
+			return w.streamFor(k, o.Namespace), c
 		}
 		c = next
 	}
-	w.mu.Unlock()
-	if missing == nil {
-		return nil // it has come meanwhile
-	}
-	found := hop{at: w.opts.Now()}
-	if source, ok := missing.Source.(Inspector); ok {
-		err := w.insist(ctx, fmt.Sprintf("ask who controls %s %s/%s", c.Kind, o.Namespace, c.Name), func() error {
-			obj, err := ask(ctx, source, o.Namespace, c.Name, c.UID)
-			if apierrors.IsForbidden(err) {
-				return nil // then what it controls tells its own story
-			}
-			if m, metaErr := meta.Accessor(obj); err == nil && metaErr == nil {
-				found.owner = workload.ControllerOf(m)
-			}
-			return err
-		})
-		if err != nil {
-			return err
-		}
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	missing.hops[c.UID] = found
-	return nil
+	return nil, c
 }
 
 // streamFor returns a stream of the kind that may hold objects of a namespace.
@@ -314,8 +403,8 @@ func (w *Watcher) route(d *delta) bool {
 	defer w.mu.Unlock()
 	key, wanted := d.stream.key(d)
 	if !wanted {
-		if h := d.stream.objects[objectKey(d.object)]; h != nil && h.Object == d.object {
-			d.stream.drop(d.object)
+		if h := d.stream.objects[objectKey(d.object)]; h == nil || h.UID != d.object.UID || h.Object == d.object {
+			d.stream.drop(d.object) // the log may have it from a first list
 		}
 		d.stale = true // nothing of it is kept
 		return false
@@ -328,30 +417,81 @@ func (w *Watcher) route(d *delta) bool {
 	return true
 }
 
-// forgetHops forgets controllers that are gone for long: nothing that they
-// controlled comes any more.
+// isGone notes that a controller is gone: what it controlled goes after it, and
+// may be read later, after a crash too.
+func (s *stream) isGone(h *held) {
+	if !s.w.climbs[s.Kind.Name] || s.Kind.Name == "Pod" {
+		return
+	}
+	owner := h.Controller
+	if h.own && !s.FoldOnly {
+		owner = workload.Owner{}
+	}
+	s.hops[h.UID] = hop{owner: owner, at: s.w.opts.Now(), kept: owner.UID != ""}
+}
+
+// forgetHops forgets controllers that are gone for long, once nothing that they
+// controlled comes any more: while a stream of pods is cut off, they stay, as
+// many as may be pending.
 func (s *stream) forgetHops(now time.Time) {
+	if len(s.hops) < s.w.opts.MaxPending && slices.ContainsFunc(s.w.streams, func(pods *stream) bool {
+		return pods.Kind.Name == "Pod" && !pods.isOpen()
+	}) {
+		return
+	}
 	for uid, h := range s.hops {
-		if now.Sub(h.at) >= graveTime {
-			delete(s.hops, uid)
+		if now.Sub(h.at) < graveTime {
+			continue
+		}
+		if delete(s.hops, uid); h.kept {
+			s.dirty[uid] = kept{object: &workload.Object{UID: uid}, gone: true}
 		}
 	}
 }
 
 // awaitHops waits until the streams that say who controls whom have read their
-// first lists: without them each object would have to be asked about.
+// first lists: without them each object would have to be asked about. One that
+// may not be read is not waited for.
 func (s *stream) awaitHops(ctx context.Context) error {
 	for _, other := range s.w.streams {
-		if other.rank() <= s.rank() || other.rank() == rankUnknown || !s.w.climbs[other.Kind.Name] {
+		if other.rank() <= s.rank() || other.rank() == rankUnknown || !s.w.climbs[other.Kind.Name] ||
+			s.Namespace != "" && other.Namespace != "" && s.Namespace != other.Namespace {
 			continue
 		}
-		select {
-		case <-other.complete:
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := s.awaitHop(ctx, other); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func (s *stream) awaitHop(ctx context.Context, other *stream) error {
+	s.w.mu.Lock()
+	complete := other.complete
+	s.w.mu.Unlock()
+	for first := true; ; first = false {
+		s.w.mu.Lock()
+		failure := other.failure
+		s.w.mu.Unlock()
+		select {
+		case <-complete:
+			if !first {
+				s.notWell(nil)
+			}
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		default:
+		}
+		if apierrors.IsForbidden(failure) || apierrors.IsNotFound(failure) {
+			s.w.opts.Logger.Warn("a stream may not be read: what its objects control tells its own story",
+				"stream", other.Name(), "err", failure)
+			s.notWell(nil)
+			return nil
+		}
+		s.notWell(fmt.Errorf("waits for the first list of %s, which says who controls whom", other.Name()))
+		sleep(ctx, hopWait)
+	}
 }
 
 // The ranks of kinds: a kind is controlled by those of higher rank alone.

@@ -259,7 +259,7 @@ func (w *Watcher) untrack(ctx context.Context, m *statesync.Memory) error {
 // forgetAll makes the stream as if nothing had been read.
 func (s *stream) forgetAll() {
 	s.objects, s.dirty, s.unread = map[string]*held{}, map[string]kept{}, nil
-	s.hops, s.complete, s.failing = map[string]hop{}, make(chan struct{}), 0
+	s.hops, s.left, s.complete, s.failing = map[string]hop{}, map[string]uint64{}, make(chan struct{}), 0
 	s.version, s.highest, s.saved, s.floor, s.listed, s.resume, s.resuming = 0, 0, 0, 0, 0, 0, 0
 	s.synced, s.taking, s.waits, s.listing, s.own = false, false, false, false, 0
 	s.gap, s.graves = gaps{last: s.gap.last}, nil
@@ -348,8 +348,12 @@ func (s *stream) loadObjects(ctx context.Context) error {
 			s.dirty[was.UID] = kept{object: &workload.Object{UID: was.UID}, gone: true}
 			return nil
 		}
+		if o.Kind = s.Kind.Name; o.Gone {
+			s.hops[o.UID] = hop{owner: o.Controller, at: s.w.opts.Now(), kept: true}
+			return nil
+		}
 		h := &held{Object: o, settled: o.ResourceVersion}
-		if h.own = s.w.lives[o.UID] != nil; !h.own && o.Root.UID == "" { // an unread one was kept before it was looked for
+		if h.own = s.w.lives[o.UID] != nil; o.Root.UID == "" { // an unread one was kept before it was looked for, another before its kind was tracked
 			h.teller = s.findRoot(o, nil)
 		}
 		_, wanted := s.key(&delta{object: o, teller: h.teller})
@@ -402,7 +406,11 @@ func (s *stream) feedUnread() {
 		if h.own && s.w.lives[h.UID] != nil && !unread[h.UID] {
 			continue
 		}
-		s.append(&delta{stream: s, object: h.Object, teller: h.teller, late: true, unread: s.saved, recall: true, observed: now})
+		d := &delta{stream: s, object: h.Object, teller: h.teller, late: true, unread: s.saved, recall: true, observed: now}
+		if _, wanted := s.key(d); !wanted {
+			s.drop(h.Object)
+		}
+		s.append(d)
 	}
 }
 

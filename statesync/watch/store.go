@@ -29,6 +29,7 @@ type delta struct {
 	removed  bool
 	late     bool   // not seen by the live watch as it happened
 	listed   bool   // found by a list or an audit
+	anew     bool   // found by the first list under other rules, which may see another state in the same object
 	setBack  bool   // found by the first list after the cluster was set back
 	unread   uint64 // of the first list that it is from, kept by the log, which may have what it causes; 0: it is new
 	recall   bool   // the log may remember its life, and nobody else
@@ -110,11 +111,17 @@ func (s *stream) Bookmark(version string) error {
 // an event that is older than the indexer's entry tells its own story, or that
 // of an earlier life of the name, and leaves the entry as it is.
 func (s *stream) upsert(o *workload.Object, failure error, late bool, now time.Time) {
+	asked, was := s.hops[o.UID]
+	delete(s.hops, o.UID) // it is there
 	key := objectKey(o)
 	old := s.objects[key]
 	failing := s.judged(o, failure)
 	if old != nil && !s.restoring && o.ResourceVersion < old.ResourceVersion {
-		s.append(&delta{stream: s, object: o, teller: s.findRoot(o, nil), stale: true, late: late, observed: now})
+		same := old
+		if old.UID != o.UID {
+			same = nil
+		}
+		s.append(&delta{stream: s, object: o, teller: s.findRoot(o, same), stale: true, late: late, observed: now})
 		return
 	}
 	if old != nil && old.UID != o.UID {
@@ -127,14 +134,14 @@ func (s *stream) upsert(o *workload.Object, failure error, late bool, now time.T
 	if old != nil && !s.restoring {
 		h.settled = old.settled
 	}
-	d := &delta{stream: s, object: o, teller: h.teller, late: late, recall: s.recalls(), observed: now}
+	d := &delta{stream: s, object: o, teller: h.teller, late: late, anew: late && s.rereads(), recall: s.recalls(), observed: now}
 	if _, wanted := s.key(d); wanted {
 		s.index(h)
-	} else if old != nil {
+	} else if old != nil || s.taking { // the log keeps all of a first list
 		s.drop(o)
 	}
 	s.append(d)
-	if old != nil && old.Controller.UID != o.Controller.UID {
+	if old != nil && old.Controller.UID != o.Controller.UID || was && asked.owner.UID != o.Controller.UID {
 		s.w.moved(o, now)
 	}
 }
@@ -143,11 +150,26 @@ func (s *stream) upsert(o *workload.Object, failure error, late bool, now time.T
 // or, when the session's first list has it, under another configuration.
 func (s *stream) recalls() bool { return s.Selector != "" || !s.synced }
 
+// rereads reports whether a list is being taken in that comes of a change of
+// what the stream takes, or of its rules.
+func (s *stream) rereads() bool {
+	return s.taking && s.gap.reason == statesync.GapRedefined && s.Kind.Rules != ""
+}
+
 // drop takes an object that tells nothing any more out of the indexer, and out
 // of the log.
 func (s *stream) drop(o *workload.Object) {
-	s.unindex(o)
+	if h := s.objects[objectKey(o)]; h != nil && h.UID == o.UID {
+		s.unindex(o)
+	}
 	s.dirty[o.UID] = kept{object: o, gone: true}
+	s.leaves(o)
+}
+
+// leaves notes that an object is not kept any more: what comes late of the time
+// before is not kept either.
+func (s *stream) leaves(o *workload.Object) {
+	s.left[o.UID] = max(s.left[o.UID], o.ResourceVersion)
 }
 
 // index puts an object into the indexer, in the place of what has its name.
@@ -181,9 +203,7 @@ func (s *stream) removeAs(d *delta) {
 	d.teller = s.findRoot(d.object, old)
 	if old != nil {
 		s.unindex(old.Object)
-		if s.w.climbs[s.Kind.Name] && s.Kind.Name != "Pod" {
-			s.hops[old.UID] = hop{owner: old.Controller, at: s.w.opts.Now()} // what it controlled goes after it
-		}
+		s.isGone(old)
 		if _, wanted := s.key(d); !wanted {
 			s.drop(d.object)
 		}
@@ -250,7 +270,7 @@ func (w *Watcher) less() {
 func (s *stream) key(d *delta) (statesync.Key, bool) {
 	o := d.object
 	if d.folded() {
-		return statesync.Key{Kind: o.Root.Kind, Namespace: o.Namespace, Name: o.Root.Name}, true
+		return rootKey(o), true
 	}
 	return statesync.Key{Kind: o.Kind, Namespace: o.Namespace, Name: o.Name}, d.unresolved || !s.FoldOnly || s.isHop()
 }

@@ -43,6 +43,7 @@ type stream struct {
 
 	objects   map[string]*held // the indexer, by namespace/name
 	hops      map[string]hop   // controllers of the kind that are gone or were asked about, by UID
+	askAgain  time.Time        // when the API server may be asked about one again, after it did not answer
 	misjudged int64            // objects on which the kind's rules failed
 	failing   int              // objects of the indexer on which the kind's rules fail
 	hasty     int64            // events that did not wait for another stream, because too many did
@@ -68,12 +69,13 @@ type stream struct {
 	quick     wait.Backoff     // between watches that end within a second
 	taps      sync.WaitGroup
 
-	dirty    map[string]kept // what the log does not keep yet, by UID
-	saved    uint64          // the low-water mark as the log has it; 0: none
-	unread   []*held         // from the log: what they cause may not be durable
-	resume   uint64          // where the log says to go on from, until the reflector is told; 0: nowhere
-	resuming uint64          // the version of the list that is our own, and empty, until it is taken in; 0: none
-	graves   []grave         // lives whose object is gone, oldest first
+	left     map[string]uint64 // what is not kept any more, by UID, and since which version
+	dirty    map[string]kept   // what the log does not keep yet, by UID
+	saved    uint64            // the low-water mark as the log has it; 0: none
+	unread   []*held           // from the log: what they cause may not be durable
+	resume   uint64            // where the log says to go on from, until the reflector is told; 0: nowhere
+	resuming uint64            // the version of the list that is our own, and empty, until it is taken in; 0: none
+	graves   []grave           // lives whose object is gone, oldest first
 
 	gap         gaps
 	audits      int64
@@ -284,6 +286,9 @@ func (s *stream) heard() {
 	}
 }
 
+// isOpen reports whether events may come. The lock must be held.
+func (s *stream) isOpen() bool { return s.synced && s.current != nil && s.current.isOpen() }
+
 // pass waits at the gate.
 func (s *stream) pass(ctx context.Context) error {
 	held := s.opened(nil, false)
@@ -427,7 +432,7 @@ func (s *stream) mark() uint64 {
 		return s.floor
 	}
 	if first := s.inflight.Front(); first != nil {
-		return first.Value.(*delta).object.ResourceVersion - 1
+		return min(s.version, first.Value.(*delta).object.ResourceVersion-1) // the log's objects may be ahead of what was read
 	}
 	return s.version
 }

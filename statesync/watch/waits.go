@@ -19,18 +19,48 @@ import (
 //     until every pod that the object counts has been seen to run, to end or to
 //     be asked to go. So does one whose pod may say why.
 //
-// Nothing waits for longer than patience, or while the session ends, or when
-// half of what may be pending waits already.
+// Nothing waits for longer than patience, or than a minute while a stream is
+// cut off; nor while the session ends, or when half of what may be pending
+// waits already.
 
 const (
 	patience   = 10 * time.Second
 	reasonWait = 100 * time.Millisecond // for a pod that may say why its workload failed
-	lookAgain  = 200 * time.Millisecond // while a stream is cut off
+	cutOff     = time.Minute            // for what a stream shows that is cut off
+	lookAgain  = time.Second            // while it is
 )
 
-// waits says until when a delta waits; zero: it does not. others are what else
-// waits under its key, and what comes after it.
-func (w *Watcher) waits(ctx context.Context, d *delta, others ...[]*delta) (until time.Time, err error) {
+// A coming says what else is to be handled under a key: how many deltas of each
+// workload itself, and of the pods of each.
+type coming struct{ own, pods map[string]int }
+
+func newComing(deltas []*delta) *coming {
+	c := &coming{}
+	if len(deltas) > 1 {
+		c.own, c.pods = map[string]int{}, map[string]int{}
+	}
+	for _, d := range deltas {
+		c.add(d, 1)
+	}
+	return c
+}
+
+func (c *coming) add(d *delta, n int) {
+	switch {
+	case c.own == nil: // of one alone nobody asks
+	case d.folded():
+		c.pods[d.object.Root.UID] += n
+	case !d.unresolved:
+		c.own[d.object.UID] += n
+	}
+}
+
+// less takes off a delta that is handled.
+func (c *coming) less(d *delta) { c.add(d, -1) }
+
+// waits says until when a delta waits; zero: it does not. What comes is what
+// else is to be handled under its key.
+func (w *Watcher) waits(ctx context.Context, d *delta, key statesync.Key, comes *coming) (until time.Time, err error) {
 	kind := d.stream.Kind
 	switch {
 	case d.unresolved || d.stale || d.stream.FoldOnly && !d.folded():
@@ -39,7 +69,7 @@ func (w *Watcher) waits(ctx context.Context, d *delta, others ...[]*delta) (unti
 		if d.object.Kind != "Pod" || !w.kinds[d.object.Root.Kind].PodsRun {
 			return time.Time{}, nil
 		}
-		return w.ifPatient(d, w.untilSeen(d, others)), nil
+		return w.ifPatient(d, w.untilSeen(d, comes)), nil
 	case !kind.PodsRun:
 		return time.Time{}, nil
 	}
@@ -50,7 +80,7 @@ func (w *Watcher) waits(ctx context.Context, d *delta, others ...[]*delta) (unti
 	if !status.State.Ended() && !status.Suspended || status.State == statesync.Succeeded {
 		return time.Time{}, nil
 	}
-	if until = w.ifPatient(d, w.untilTold(d, status, others)); until.IsZero() {
+	if until = w.ifPatient(d, w.untilTold(d, status, key, comes)); until.IsZero() {
 		return until, nil
 	}
 	return until, w.tellBegin(ctx, d)
@@ -82,32 +112,40 @@ func (w *Watcher) ifPatient(d *delta, until time.Time) time.Time {
 
 // untilSeen says until when a pod waits for its root: while the streams that
 // may show it are cut off, and until they had time to.
-func (w *Watcher) untilSeen(d *delta, others [][]*delta) time.Time {
+func (w *Watcher) untilSeen(d *delta, comes *coming) time.Time {
 	if w.rootLife(d) != nil {
 		return time.Time{}
 	}
+	now := w.opts.Now()
+	if comes.own[d.object.Root.UID] > 0 {
+		return now.Add(lookAgain)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.comes(d, others, func(other *delta) bool { return other.object.UID == d.object.Root.UID }) {
-		return w.opts.Now().Add(lookAgain)
-	}
-	until := d.observed.Add(patience)
+	until, most := d.observed.Add(patience), d.observed.Add(cutOff)
 	for _, s := range w.streams {
-		if s.Kind.Name != d.object.Root.Kind {
-			continue
-		}
-		if !s.synced || s.current == nil || !s.current.isOpen() {
-			return w.opts.Now().Add(lookAgain)
-		}
-		if t := s.began.Add(patience); t.After(until) {
-			until = t
+		switch {
+		case s.Kind.Name != d.object.Root.Kind || s.Namespace != "" && s.Namespace != d.object.Namespace:
+		case s.Selector != "": // which may leave it out
+			return d.observed.Add(hopWait)
+		case !s.isOpen():
+			return sooner(most, now.Add(lookAgain))
+		case s.began.Add(patience).After(until):
+			until = s.began.Add(patience)
 		}
 	}
-	return until
+	return sooner(most, until)
+}
+
+func sooner(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 // untilTold says until when an end waits for what its pods may tell.
-func (w *Watcher) untilTold(d *delta, status workload.Status, others [][]*delta) (until time.Time) {
+func (w *Watcher) untilTold(d *delta, status workload.Status, key statesync.Key, coming *coming) (until time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	o, l := d.object, w.lives[d.object.UID]
@@ -115,7 +153,9 @@ func (w *Watcher) untilTold(d *delta, status workload.Status, others [][]*delta)
 		return time.Time{}
 	}
 	pods := w.podsOf(o.UID)
-	comes := w.comes(d, others, func(other *delta) bool { return other.folded() && other.object.Root.UID == o.UID })
+	comes := coming.pods[o.UID] > 0 || slices.ContainsFunc(w.pending[key], func(other *delta) bool {
+		return other.folded() && other.object.Root.UID == o.UID // it has come meanwhile
+	})
 	if l != nil && l.State == statesync.Running || o.Pods.Ready > 0 || o.Elsewhere {
 		return w.untilExplained(d, l, status, pods, comes)
 	}
@@ -130,10 +170,10 @@ func (w *Watcher) untilTold(d *delta, status workload.Status, others [][]*delta)
 	switch again := w.opts.Now().Add(lookAgain); {
 	case comes:
 		return again
+	case d.late && !w.podsComplete():
+		return sooner(d.observed.Add(cutOff), again)
 	case seen >= counted && !slices.ContainsFunc(pods, func(pod *workload.Object) bool { return !workload.Settled(pod) }):
 		return time.Time{}
-	case d.late && again.Before(until):
-		return again
 	}
 	return until
 }
@@ -159,14 +199,6 @@ func (w *Watcher) untilExplained(d *delta, l *life, status workload.Status, pods
 	return d.observed.Add(reasonWait)
 }
 
-// comes reports whether what a delta waits for is pending under its key, and so
-// will be handled, however long that takes while the log is behind. The lock
-// must be held.
-func (w *Watcher) comes(d *delta, others [][]*delta, what func(*delta) bool) bool {
-	key, _ := d.stream.key(d)
-	return slices.ContainsFunc(slices.Concat(append(others, w.pending[key])...), what)
-}
-
 // podsComplete reports whether all streams of pods hold what there is. The lock
 // must be held.
 func (w *Watcher) podsComplete() bool {
@@ -186,7 +218,7 @@ func (w *Watcher) tellBegin(ctx context.Context, d *delta) error {
 		return err
 	}
 	began := workload.Status{State: statesync.Queued, Occurred: d.object.Created, Reconstructed: true}
-	change := w.change(d, l, began, 0)
+	change := w.change(d, l, began, d.object.ResourceVersion) // the event itself may yet tell of Queued
 	l.Started = d.object.Started
 	_, err = w.handOver(ctx, statesync.Entry{Changes: []statesync.Change{change}, Row: l.Row})
 	return err
@@ -197,6 +229,9 @@ func (w *Watcher) tellBegin(ctx context.Context, d *delta) error {
 func (w *Watcher) putBack(key statesync.Key, deltas []*delta, until time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.hurry {
+		w.queue.Add(key)
+	}
 	if len(w.pending[key]) > 0 { // what has come meanwhile has put the key into the queue
 		w.pending[key] = append(deltas, w.pending[key]...)
 	} else {

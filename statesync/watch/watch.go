@@ -82,7 +82,7 @@ func (w *Watcher) definition(s Stream) string {
 		parts = append(parts, s.Selector)
 	}
 	if s.Kind.Rules != "" {
-		parts = append(parts, "rules "+s.Kind.Rules)
+		parts = append(parts, "rules "+s.Kind.Rules+" of "+s.Kind.Version+" for "+s.Kind.Name)
 	}
 	for _, kind := range w.foldsInto(s.Kind.Name) {
 		parts = append(parts, "folds into "+kind)

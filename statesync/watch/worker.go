@@ -35,7 +35,7 @@ func (w *Watcher) drain(ctx context.Context, key statesync.Key) {
 	for again := true; again && len(deltas) > 0; {
 		var err error
 		before := len(deltas)
-		if deltas, until, err = w.pass(ctx, deltas); err != nil {
+		if deltas, until, err = w.pass(ctx, key, deltas); err != nil {
 			return // the agent stops: what is not durable stays with the API server
 		}
 		again = len(deltas) < before // what waits may have waited for that
@@ -46,27 +46,41 @@ func (w *Watcher) drain(ctx context.Context, key statesync.Key) {
 }
 
 // pass handles a key's deltas once and returns those that wait, and until when
-// at most. Behind an end that waits, only pods go on.
-func (w *Watcher) pass(ctx context.Context, deltas []*delta) (waiting []*delta, until time.Time, err error) {
-	held := false
-	for i, d := range deltas {
-		if !held || d.folded() {
-			wait, err := w.waits(ctx, d, waiting, deltas[i+1:])
-			if err != nil {
-				return nil, until, err
-			}
-			if wait.IsZero() {
-				if err := w.handle(ctx, d); err != nil {
-					return nil, until, err
-				}
+// at most. Behind an end that waits, only pods go on; behind an object whose
+// root is not known, only those whose is.
+func (w *Watcher) pass(ctx context.Context, key statesync.Key, deltas []*delta) (waiting []*delta, until time.Time, err error) {
+	comes := newComing(deltas)
+	held, unresolved := false, false
+	for _, d := range deltas {
+		wait := time.Time{}
+		switch was := d.unresolved; {
+		case was && !unresolved:
+			if wait, err = w.resolve(ctx, d); err == nil && !d.unresolved && w.route(d) {
+				comes.less(d)
 				continue
 			}
-			held = held || !d.folded()
+			unresolved = !wait.IsZero()
+		case was:
+			wait = until
+		}
+		if wait.IsZero() && err == nil && (!held || d.folded()) {
+			wait, err = w.waits(ctx, d, key, comes)
+		} else if wait.IsZero() {
+			wait = until
+		}
+		if err == nil && wait.IsZero() {
+			comes.less(d)
+			err = w.handle(ctx, d)
+		} else {
+			held = held || !d.folded() && !d.unresolved
+			waiting = append(waiting, d)
 			if until.IsZero() || wait.Before(until) {
 				until = wait
 			}
 		}
-		waiting = append(waiting, d)
+		if err != nil {
+			return nil, until, err
+		}
 	}
 	return waiting, until, nil
 }
@@ -76,14 +90,8 @@ func (w *Watcher) pass(ctx context.Context, deltas []*delta) (waiting []*delta, 
 func (w *Watcher) handle(ctx context.Context, d *delta) error {
 	var entry statesync.Entry
 	if d.unresolved {
-		if err := w.resolve(ctx, d); err != nil {
-			return err
-		}
-		if w.route(d) {
-			return nil
-		}
-	}
-	if _, wanted := d.stream.key(d); wanted {
+		d.stale = true // the session ends, and the next one reads it again
+	} else if _, wanted := d.stream.key(d); wanted {
 		var err error
 		if entry, err = w.reduce(ctx, d); err != nil {
 			return err
@@ -120,7 +128,7 @@ func (w *Watcher) reduce(ctx context.Context, d *delta) (statesync.Entry, error)
 	if l.State.Ended() {
 		return w.reduceEnded(d, l, replayed && d.before(l.ResourceVersion)), nil
 	}
-	if replayed && (!d.late || !d.removed) {
+	if replayed && !d.anew && (!d.late || !d.removed) {
 		return statesync.Entry{}, nil
 	}
 	status := w.assess(d, l)
@@ -153,7 +161,7 @@ func (w *Watcher) reduce(ctx context.Context, d *delta) (statesync.Entry, error)
 	}
 	moved := before.Suspended != l.Suspended || kind.PodsRun && !before.Started.Equal(l.Started)
 	if len(changes) > 0 || moved { // what came before is not to be read into it again
-		l.ResourceVersion = o.ResourceVersion
+		l.Epoch, l.ResourceVersion = w.epoch, o.ResourceVersion
 	}
 	if d.removed {
 		w.bury(d, l)
@@ -307,13 +315,13 @@ func (w *Watcher) rootLife(d *delta) *life {
 
 // runningPod looks in the indexer for a pod that moves its root.
 func (w *Watcher) runningPod(l *life) (workload.Status, bool) {
-	if !w.kinds[l.Kind].PodsRun {
+	if !w.kinds[l.Kind].PodsRun || l.State != statesync.Queued || l.Suspended || l.elsewhere {
 		return workload.Status{}, false
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, pod := range w.podsOf(l.UID) {
-		if step, moves := workload.PodRuns(l.before(), pod); moves && owns(l.Ref, pod) {
+		if step, moves := workload.PodRuns(l.before(), pod); moves && (l.Namespace == "" || owns(l.Ref, pod)) { // one of the whole cluster may have been seen later
 			return step, true
 		}
 	}
@@ -323,7 +331,7 @@ func (w *Watcher) runningPod(l *life) (workload.Status, bool) {
 // owns reports whether the pod's root is the workload, not only by its UID:
 // the API server does not check what an ownerReference says.
 func owns(r statesync.Ref, pod *workload.Object) bool {
-	return r.Namespace == pod.Namespace && r.Kind == pod.Root.Kind && r.Name == pod.Root.Name
+	return r.Key() == rootKey(pod)
 }
 
 // change makes the next change of a life, and moves the life to it. owner is
@@ -333,7 +341,7 @@ func (w *Watcher) change(d *delta, l *life, step workload.Status, owner uint64) 
 	if l.Epoch != w.epoch { // versions have begun anew
 		l.Epoch, l.ResourceVersion = w.epoch, 0
 	}
-	if l.State == statesync.Untracked || step.State == statesync.Untracked {
+	if d.anew || l.State == statesync.Untracked || step.State == statesync.Untracked {
 		owner = uint64(l.Seq) // the event need not be a new one
 	}
 	resource := w.kinds[d.object.Kind].Collection

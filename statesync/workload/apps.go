@@ -153,6 +153,15 @@ func wanted(replicas *int32) int32 {
 	return *replicas
 }
 
+// keepApp keeps the conditions that these rules read. Controllers of other
+// makers may write more.
+func (o *Object) keepApp(c Condition) {
+	switch appsv1.DeploymentConditionType(c.Type) {
+	case appsv1.DeploymentProgressing, appsv1.DeploymentAvailable, appsv1.DeploymentReplicaFailure:
+		o.Conditions = append(o.Conditions, c)
+	}
+}
+
 func newCondition(typ string, status corev1.ConditionStatus, reason, message string, since metav1.Time) Condition {
 	return Condition{Type: typ, Reason: reason, Message: message, True: status == corev1.ConditionTrue, Since: since.Time}
 }

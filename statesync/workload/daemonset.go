@@ -34,11 +34,11 @@ func reduceDaemonSet(obj runtime.Object) (*Object, error) {
 		return nil, err
 	}
 	for _, c := range d.Status.Conditions {
-		o.Conditions = append(o.Conditions, newCondition(string(c.Type), c.Status, c.Reason, c.Message, c.LastTransitionTime))
+		o.keepApp(newCondition(string(c.Type), c.Status, c.Reason, c.Message, c.LastTransitionTime))
 	}
 	s := &d.Status
 	o.Replicas = Replicas{
-		Desired: s.DesiredNumberScheduled, Current: s.CurrentNumberScheduled, Updated: s.UpdatedNumberScheduled, Available: s.NumberAvailable,
+		Desired: s.DesiredNumberScheduled, Available: s.NumberAvailable,
 		Stale:   s.ObservedGeneration < d.Generation,
 		Rolling: d.Spec.UpdateStrategy.Type == appsv1.RollingUpdateDaemonSetStrategyType && s.UpdatedNumberScheduled < s.CurrentNumberScheduled,
 	}

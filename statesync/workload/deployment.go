@@ -46,12 +46,12 @@ func reduceDeployment(obj runtime.Object) (*Object, error) {
 		if c.Type == appsv1.DeploymentProgressing && !c.LastUpdateTime.IsZero() {
 			since = c.LastUpdateTime // it stays True from one roll-out to the next; only this says when it last progressed
 		}
-		o.Conditions = append(o.Conditions, newCondition(string(c.Type), c.Status, c.Reason, c.Message, since))
+		o.keepApp(newCondition(string(c.Type), c.Status, c.Reason, c.Message, since))
 	}
 	progressing, _ := o.condition(string(appsv1.DeploymentProgressing))
 	s := &d.Status
 	o.Replicas = Replicas{
-		Desired: wanted(d.Spec.Replicas), Current: s.Replicas, Updated: s.UpdatedReplicas, Available: s.AvailableReplicas,
+		Desired: wanted(d.Spec.Replicas), Available: s.AvailableReplicas,
 		Min: minAvailable(d), Stale: s.ObservedGeneration < d.Generation, Paused: d.Spec.Paused,
 		Rolling: rolls(progressing) || s.Replicas > s.UpdatedReplicas,
 	}

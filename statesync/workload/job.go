@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/outrider-agent/outrider/statesync"
@@ -58,7 +59,13 @@ func reduceJob(obj runtime.Object) (*Object, error) {
 		o.Pods.Terminating = *n
 	}
 	for _, c := range j.Status.Conditions {
-		o.Conditions = append(o.Conditions, newCondition(string(c.Type), c.Status, c.Reason, c.Message, c.LastTransitionTime))
+		if c.Status != corev1.ConditionTrue {
+			continue // what does not hold decides nothing
+		}
+		switch c.Type {
+		case batchv1.JobComplete, batchv1.JobFailed, batchv1.JobSuspended, batchv1.JobFailureTarget, batchv1.JobSuccessCriteriaMet:
+			o.Conditions = append(o.Conditions, newCondition(string(c.Type), c.Status, c.Reason, c.Message, c.LastTransitionTime))
+		}
 	}
 	return o, nil
 }

@@ -2,6 +2,7 @@ package workload
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,6 +16,11 @@ import (
 //     Failed are ends. Unknown (the node is not heard of) is Running.
 //   - A Pod that fails after its deletion was asked for was cancelled, unless
 //     the cluster itself disrupted it or its containers had ended before.
+//   - Containers that were stopped are taken to have ended by that deletion
+//     when they ended up to 2 s before it: clocks differ. So one that got the
+//     same signal from elsewhere, with a deletion that close upon it, is
+//     Cancelled when the end and the deletion are first read together, and
+//     Failed when the end was read first: an end that was told stays.
 //   - The reason is the most telling one: what waits while it is queued or
 //     running, what ended it when it has ended.
 
@@ -44,8 +50,12 @@ func reducePod(obj runtime.Object) (*Object, error) {
 	o.Phase, o.Reason, o.Message = string(p.Status.Phase), p.Status.Reason, p.Status.Message
 	o.Started = timeOf(p.Status.StartTime)
 	for _, c := range p.Status.Conditions {
-		o.Conditions = append(o.Conditions, newCondition(string(c.Type), c.Status, c.Reason, c.Message, c.LastTransitionTime))
+		isTrue := c.Status == corev1.ConditionTrue
+		if c.Type == corev1.DisruptionTarget && isTrue || c.Type == corev1.PodScheduled && !isTrue {
+			o.Conditions = append(o.Conditions, newCondition(string(c.Type), c.Status, c.Reason, c.Message, c.LastTransitionTime))
+		}
 	}
+	o.Containers = slices.Grow(o.Containers, len(p.Status.InitContainerStatuses)+len(p.Status.ContainerStatuses))
 	for i := range p.Status.InitContainerStatuses {
 		o.Containers = append(o.Containers, reduceContainer(&p.Status.InitContainerStatuses[i], true))
 	}
@@ -58,7 +68,7 @@ func reducePod(obj runtime.Object) (*Object, error) {
 func reduceContainer(s *corev1.ContainerStatus, init bool) Container {
 	c := Container{Name: s.Name, Init: init}
 	switch {
-	case s.State.Waiting != nil:
+	case s.State.Waiting != nil && telling(s.State.Waiting.Reason):
 		c.Waiting, c.WaitingMessage = s.State.Waiting.Reason, s.State.Waiting.Message
 	case s.State.Running != nil:
 		c.Started = s.State.Running.StartedAt.Time
@@ -71,6 +81,11 @@ func reduceContainer(s *corev1.ContainerStatus, init bool) Container {
 		c.LastReason, c.LastExitCode, c.LastStart = t.Reason, t.ExitCode, t.StartedAt.Time
 	}
 	return c
+}
+
+// telling reports whether what a container waits for is more than its turn.
+func telling(waiting string) bool {
+	return waiting != "" && waiting != "ContainerCreating" && waiting != "PodInitializing"
 }
 
 func assessPod(o *Object) Status {
@@ -88,7 +103,7 @@ func assessPod(o *Object) Status {
 func podQueued(o *Object) Status {
 	s := Status{State: statesync.Queued, Occurred: o.Created}
 	for _, c := range o.Containers {
-		if c.Waiting != "" && c.Waiting != "ContainerCreating" && c.Waiting != "PodInitializing" {
+		if telling(c.Waiting) {
 			s.Reason, s.Message = c.Waiting, c.WaitingMessage
 			return s
 		}
@@ -106,7 +121,7 @@ func podRunning(o *Object) Status {
 		return s
 	}
 	for _, c := range o.Containers {
-		if c.Waiting == "" || c.Waiting == "PodInitializing" || c.Waiting == "ContainerCreating" {
+		if !telling(c.Waiting) {
 			continue
 		}
 		s.Reason, s.Message = c.Waiting, c.WaitingMessage // CrashLoopBackOff, ImagePullBackOff
@@ -149,19 +164,19 @@ func podFailed(o *Object) Status {
 
 // clockSkew is how far a node's clock, which says when a container ended, may
 // be behind the API server's, which says when the deletion was asked for.
-const clockSkew = 5 * time.Second
+const clockSkew = 2 * time.Second
 
 // cancelled reports whether a failed pod failed because somebody deleted it:
 // the deletion was asked for, and not all containers had ended by then.
 // Kubernetes times have whole seconds; in doubt the deletion came first. So it
-// did when the containers ended as those do that are stopped, and the clocks
-// may be wrong.
+// did when the containers ended as those do that are stopped, by SIGTERM or by
+// SIGKILL with no other reason, and the clocks may be wrong.
 func cancelled(o *Object) bool {
 	if o.DeleteRequested.IsZero() || o.Reason == "DeadlineExceeded" || o.Reason == "Evicted" {
 		return false
 	}
 	end, asked := lastFinish(o), o.DeleteRequested.Truncate(time.Second)
-	if c, blamed := culprit(o); blamed && stopped(c) {
+	if c, blamed := culprit(o); blamed && stopped(c) && (c.ExitCode == 143 || c.Reason == "Error") {
 		asked = asked.Add(-clockSkew)
 	}
 	return end.IsZero() || !end.Before(asked)

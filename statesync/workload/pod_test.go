@@ -107,6 +107,7 @@ func TestPod(t *testing.T) {
 			Status{State: queued, Reason: "ImagePullBackOff", Message: "why", Occurred: at(0)},
 		},
 		{"a container being created is no reason", pod("Pending", waiting("ContainerCreating")), Status{State: queued, Occurred: at(0)}},
+		{"neither is one that waits for the init containers", pod("Pending", waiting("PodInitializing")), Status{State: queued, Occurred: at(0)}},
 		{
 			"a running pod runs since its first container started",
 			pod("Running", running(7), running(5)),
@@ -176,8 +177,23 @@ func TestPod(t *testing.T) {
 		},
 		{
 			"by more than that it is not",
-			pod("Failed", terminated("Error", 143, 9), deleting(15)),
+			pod("Failed", terminated("Error", 143, 9), deleting(12)),
 			Status{State: failed, Reason: "Error", Message: "container main: exit code 143", ExitCode: new(int32(143)), Occurred: at(9)},
+		},
+		{
+			"so it may when a pod is killed",
+			pod("Failed", terminated("Error", 137, 9), deleting(11)),
+			Status{State: cancelled, Reason: "Deleted", Message: "the Pod was deleted before it ended; then: container main: exit code 137", ExitCode: new(int32(137)), Occurred: at(9)},
+		},
+		{
+			"a pod killed for memory was not stopped",
+			pod("Failed", terminated("OOMKilled", 137, 9), deleting(10)),
+			Status{State: failed, Reason: "OOMKilled", Message: "container main: OOMKilled, exit code 137", ExitCode: new(int32(137)), Occurred: at(9)},
+		},
+		{
+			"neither was one whose container is lost",
+			pod("Failed", terminated("ContainerStatusUnknown", 137, 9), deleting(10)),
+			Status{State: failed, Reason: "ContainerStatusUnknown", Message: "container main: ContainerStatusUnknown, exit code 137", ExitCode: new(int32(137)), Occurred: at(9)},
 		},
 		{
 			"a pod that failed before its deletion was asked for has failed",

@@ -34,10 +34,10 @@ func reduceReplicaSet(obj runtime.Object) (*Object, error) {
 		return nil, err
 	}
 	for _, c := range d.Status.Conditions {
-		o.Conditions = append(o.Conditions, newCondition(string(c.Type), c.Status, c.Reason, c.Message, c.LastTransitionTime))
+		o.keepApp(newCondition(string(c.Type), c.Status, c.Reason, c.Message, c.LastTransitionTime))
 	}
 	o.Replicas = Replicas{
-		Desired: wanted(d.Spec.Replicas), Current: d.Status.Replicas, Updated: d.Status.Replicas, Available: d.Status.AvailableReplicas,
+		Desired: wanted(d.Spec.Replicas), Available: d.Status.AvailableReplicas,
 		Stale: d.Status.ObservedGeneration < d.Generation,
 	}
 	return o, nil

@@ -36,7 +36,7 @@ func reduceStatefulSet(obj runtime.Object) (*Object, error) {
 		return nil, err
 	}
 	for _, c := range d.Status.Conditions {
-		o.Conditions = append(o.Conditions, newCondition(string(c.Type), c.Status, c.Reason, c.Message, c.LastTransitionTime))
+		o.keepApp(newCondition(string(c.Type), c.Status, c.Reason, c.Message, c.LastTransitionTime))
 	}
 	var partition int32
 	if r := d.Spec.UpdateStrategy.RollingUpdate; r != nil && r.Partition != nil {
@@ -44,7 +44,7 @@ func reduceStatefulSet(obj runtime.Object) (*Object, error) {
 	}
 	s := &d.Status
 	o.Replicas = Replicas{
-		Desired: wanted(d.Spec.Replicas), Current: s.Replicas, Updated: s.UpdatedReplicas, Available: s.AvailableReplicas,
+		Desired: wanted(d.Spec.Replicas), Available: s.AvailableReplicas,
 		Stale: s.ObservedGeneration < d.Generation,
 		Rolling: d.Spec.UpdateStrategy.Type == appsv1.RollingUpdateStatefulSetStrategyType &&
 			s.CurrentRevision != s.UpdateRevision && (partition == 0 || s.CurrentReplicas > partition),

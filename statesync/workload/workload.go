@@ -35,14 +35,16 @@ type Object struct {
 	Started         time.Time         `json:"started,omitzero"`          // status.startTime
 	Completed       time.Time         `json:"completed,omitzero"`        // a Job's status.completionTime
 
-	Phase      string      `json:"phase,omitzero"`     // a Pod's
-	Reason     string      `json:"reason,omitzero"`    // a Pod's status.reason
-	Message    string      `json:"message,omitzero"`   // a Pod's status.message
-	Suspend    bool        `json:"suspend,omitzero"`   // a Job's spec.suspend
-	Elsewhere  bool        `json:"elsewhere,omitzero"` // a Job's spec.managedBy names another controller: its pods are not here
-	Pods       Pods        `json:"pods,omitzero"`      // a Job's, as its status counts them
-	Replicas   Replicas    `json:"replicas,omitzero"`  // a web app's
-	Conditions []Condition `json:"conditions,omitzero"`
+	Phase      string      `json:"phase,omitzero"`      // a Pod's
+	Reason     string      `json:"reason,omitzero"`     // a Pod's status.reason
+	Message    string      `json:"message,omitzero"`    // a Pod's status.message
+	Suspend    bool        `json:"suspend,omitzero"`    // a Job's spec.suspend
+	Elsewhere  bool        `json:"elsewhere,omitzero"`  // a Job's spec.managedBy names another controller: its pods are not here
+	Wide       bool        `json:"wide,omitzero"`       // the Root is of the whole cluster, in no namespace
+	Gone       bool        `json:"gone,omitzero"`       // it is kept only to know who controlled it
+	Pods       Pods        `json:"pods,omitzero"`       // a Job's, as its status counts them
+	Replicas   Replicas    `json:"replicas,omitzero"`   // a web app's
+	Conditions []Condition `json:"conditions,omitzero"` // those that the kind's rules read
 	Containers []Container `json:"containers,omitzero"`
 
 	Said Said `json:"said,omitzero"` // what the expressions of a configured kind say
@@ -61,8 +63,6 @@ type Pods struct {
 // says.
 type Replicas struct {
 	Desired   int32 `json:"desired,omitzero"`
-	Current   int32 `json:"current,omitzero"` // of any version of the template
-	Updated   int32 `json:"updated,omitzero"` // of the present one
 	Available int32 `json:"available,omitzero"`
 	Min       int32 `json:"min,omitzero"`     // of available ones, for a Deployment's condition Available
 	Stale     bool  `json:"stale,omitzero"`   // the status is of an earlier generation of the spec
@@ -97,19 +97,19 @@ type Condition struct {
 }
 
 // A Container is one entry of a Pod's container statuses, init containers
-// first.
+// first. Every pod in memory has some: the small fields stand together.
 type Container struct {
 	Name           string    `json:"name"`
 	Init           bool      `json:"init,omitzero"`
-	Waiting        string    `json:"waiting,omitzero"` // reason; empty: it does not wait
-	WaitingMessage string    `json:"waiting_message,omitzero"`
 	Terminated     bool      `json:"terminated,omitzero"`
-	Reason         string    `json:"reason,omitzero"` // of the termination
-	ExitCode       int32     `json:"exit_code,omitzero"`
+	ExitCode       int32     `json:"exit_code,omitzero"`      // of the termination
+	LastExitCode   int32     `json:"last_exit_code,omitzero"` // of the one before
+	Reason         string    `json:"reason,omitzero"`
+	LastReason     string    `json:"last_reason,omitzero"`
+	Waiting        string    `json:"waiting,omitzero"` // reason; empty: it does not wait, or only for its turn
+	WaitingMessage string    `json:"waiting_message,omitzero"`
 	Started        time.Time `json:"started,omitzero"` // of the present run
 	Finished       time.Time `json:"finished,omitzero"`
-	LastReason     string    `json:"last_reason,omitzero"` // of the termination before
-	LastExitCode   int32     `json:"last_exit_code,omitzero"`
 	LastStart      time.Time `json:"last_start,omitzero"`
 }
 
@@ -172,7 +172,7 @@ func (k Kind) Is(o Owner) bool {
 	}
 	for _, plural := range [][2]string{{"", "s"}, {"", "es"}, {"y", "ies"}, {"", ""}} {
 		stem, ok := strings.CutSuffix(k.Resource, plural[1])
-		if ok && len(stem)+len(plural[0]) == len(o.Kind) && strings.EqualFold(stem, o.Kind[:len(stem)]) && o.Kind[len(stem):] == plural[0] {
+		if ok && strings.EqualFold(stem+plural[0], o.Kind) {
 			return true
 		}
 	}

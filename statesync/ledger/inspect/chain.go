@@ -178,7 +178,7 @@ func (v *verifier) body(c stored, uid string) {
 	w := c.Workload
 	got := fmt.Sprintf("%s %s in the body", w.Key(), w.UID)
 	want := fmt.Sprintf("%s %s as in the workload's row", statesync.Key{Kind: c.kind, Namespace: c.namespace, Name: c.name}, c.uid)
-	if c.row && (w.UID != c.uid || w.Kind != c.kind || w.Namespace != c.namespace || w.Name != c.name) {
+	if c.row && (w.UID != c.uid || w.Namespace != c.namespace || w.Name != c.name) {
 		bad(got, want)
 	}
 }
