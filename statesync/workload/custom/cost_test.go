@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/outrider-agent/outrider/statesync"
+	"github.com/outrider-agent/outrider/statesync/workload"
 )
 
 // large is an object of about a megabyte: 8,000 nodes, a list of texts, a text.
@@ -58,17 +59,31 @@ func TestNoExpressionTakesLong(t *testing.T) {
 		`[object.status.text].map(x, x + x).map(x, x + x).map(x, x + x).map(x, x + x).map(x, x + x).map(x, x + x).map(x, x + x)` +
 			`.map(x, x + x).map(x, x + x).map(x, x + x).map(x, x + x).map(x, x + x).map(x, x + x).map(x, x + x).size() == 1`,
 	} {
-		begin := time.Now()
-		o, err := compile(t, Rules{Running: e}).Reduce(u)
-		took := time.Since(begin)
+		o, took, err := timed(compile(t, Rules{Running: e}), u)
 		if o.Said.State != "" || err == nil || !strings.Contains(err.Error(), "cost limit exceeded") {
 			t.Errorf("%s: got %q (%v), want the cost limit exceeded", e, o.Said.State, err)
 		}
 		t.Logf("%s took %.60s", took.Round(10*time.Microsecond), e)
-		if took > 20*time.Second { // some milliseconds; more with the race detector on a busy machine
+		if took > slow {
 			t.Errorf("%s: took %s", e, took)
 		}
 	}
+}
+
+// slow is ten times what the dearest expression takes: 60 to 100 ms.
+const slow = time.Second
+
+// timed reduces an object, again if that was slow: a busy machine may be slow
+// at anything, once.
+func timed(k workload.Kind, u *unstructured.Unstructured) (o *workload.Object, took time.Duration, err error) {
+	for range 3 {
+		begin := time.Now()
+		o, err = k.Reduce(u)
+		if took = time.Since(begin); took <= slow {
+			break
+		}
+	}
+	return o, took, err
 }
 
 // BenchmarkReduce is what one event of an Argo Workflow costs the stream.

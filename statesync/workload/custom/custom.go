@@ -131,7 +131,9 @@ func Compile(d Definition) (workload.Kind, error) {
 // check looks at all but the expressions.
 func (d Definition) check() (errs []error) {
 	bad := func(rule, got, want string) { errs = append(errs, &Error{Rule: rule, Got: got, Want: want}) }
-	if d.Group != "" && (len(d.Group) > 253 || !subdomain.MatchString(d.Group)) {
+	if d.Group == "core" {
+		bad("group", "core", "nothing: for the core group leave group out")
+	} else if d.Group != "" && (len(d.Group) > 253 || !subdomain.MatchString(d.Group)) {
 		bad("group", quote(d.Group), "the group of an API such as argoproj.io; empty for the core group")
 	}
 	if !label.MatchString(d.Version) {
@@ -148,7 +150,7 @@ func (d Definition) check() (errs []error) {
 		if k.Group == d.Group && k.Resource == d.Resource {
 			bad("resource", d.collection(), "its name alone, "+name+": the kind is built in")
 		} else if name == d.Name {
-			bad("name", name, "another name: the kind "+name+" is built in")
+			bad("name", name, "another name, such as VolcanoJob for Volcano's Job: the kind "+name+" is built in")
 		}
 	}
 	return errs

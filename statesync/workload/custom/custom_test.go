@@ -110,7 +110,7 @@ name: got "a b", want letters, digits, . and -, 128 at most, such as Workflow`,
 		{
 			"the name of one",
 			Definition{Group: "a.b", Version: "v1", Resource: "jobs", Name: "Job", Rules: Rules{Running: "true"}},
-			"name: got Job, want another name: the kind Job is built in",
+			"name: got Job, want another name, such as VolcanoJob for Volcano's Job: the kind Job is built in",
 		},
 		{
 			"no state", workflows(Rules{Reason: "'a'", Occurred: "''"}),
@@ -157,6 +157,8 @@ func TestEveryMistakeOfAnExpression(t *testing.T) {
 		"object.a.replace('b', object.c) == ''": "running:1:29: got a value of the object, want literals of 64 bytes at most as arguments of replace",
 		"object.a.indexOf('" + strings.Repeat("a", 65) + "') > 0": "running:1:18: got 65 bytes, want literals of 64 bytes at most as arguments of indexOf",
 		"matches('a', object.b)":                                  "running:1:20: got a value of the object, want literals of 256 bytes at most as arguments of matches",
+		"object.a.join(object.b) == ''":                           "running:1:21: got a value of the object, want literals of 64 bytes at most as arguments of join",
+		"google.protobuf.Struct{fields: {}} == object.a":          "running:1:23: got a message google.protobuf.Struct, want a map: {...}",
 		"object.a.matches('(a{20}){20}')":                         "running:1:18: got regex program size 442 exceeds limit of 250" + state,
 	} {
 		_, err := Compile(workflows(Rules{Running: e}))

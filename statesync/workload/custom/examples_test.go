@@ -81,6 +81,24 @@ func TestTheExamplesOfTheDocumentation(t *testing.T) {
 		{"RayJob", "failed, as older operators say it", `}, "status": {"jobDeploymentStatus": "Complete", "jobStatus": "FAILED", "endTime": "2026-01-01T01:00:00Z"}`, workload.Status{State: statesync.Failed, Occurred: ended}},
 		{"RayJob", "past its deadline, its driver running", `}, "status": {"jobDeploymentStatus": "Failed", "jobStatus": "RUNNING", "reason": "DeadlineExceeded", "endTime": "2026-01-01T01:00:00Z"}`, workload.Status{State: statesync.Failed, Reason: "DeadlineExceeded", Occurred: ended}},
 
+		{"RayJob", "that was refused", `}, "status": {"jobDeploymentStatus": "ValidationFailed", "reason": "ValidationFailed", "message": "no entrypoint"}`, workload.Status{State: statesync.Failed, Reason: "ValidationFailed", Message: "no entrypoint"}},
+
+		{"RayCluster", "a new one", `}, "spec": {}`, queued("", "")},
+		{"RayCluster", "ready", `}, "status": {"state": "ready", "stateTransitionTimes": {"ready": "2026-01-01T00:01:00Z"}}`, workload.Status{State: statesync.Running, Occurred: began}},
+		{"RayCluster", "suspended", `}, "status": {"state": "suspended", "reason": ""}`, queued("Suspended", "")},
+		{"RayCluster", "failed", `}, "status": {"state": "failed", "reason": "FailedCreate"}`, queued("FailedCreate", "")},
+
+		{"InferenceService", "a new one", `}, "spec": {}`, queued("", "")},
+		{"InferenceService", "ready", `}, "status": {"conditions": [{"type": "PredictorReady", "status": "True"}, {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:01:00Z"}]}`, workload.Status{State: statesync.Running, Occurred: began}},
+		{"InferenceService", "not ready", `}, "status": {"conditions": [{"type": "Ready", "status": "False", "reason": "RevisionFailed", "message": "no image", "lastTransitionTime": "2026-01-01T00:01:00Z"}]}`, workload.Status{State: statesync.Queued, Reason: "RevisionFailed", Message: "no image", Occurred: began, Back: true}},
+		{"InferenceService", "not known yet", `}, "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}`, queued("", "")},
+
+		{"VolcanoJob", "a new one", `}, "spec": {}`, queued("", "")},
+		{"VolcanoJob", "running", `}, "status": {"state": {"phase": "Running", "lastTransitionTime": "2026-01-01T00:01:00Z"}}`, workload.Status{State: statesync.Running, Occurred: began}},
+		{"VolcanoJob", "aborted", `}, "status": {"state": {"phase": "Aborted"}}`, queued("Aborted", "")},
+		{"VolcanoJob", "completed", `}, "status": {"state": {"phase": "Completed", "lastTransitionTime": "2026-01-01T01:00:00Z"}}`, workload.Status{State: statesync.Succeeded, Occurred: ended}},
+		{"VolcanoJob", "terminated", `}, "status": {"state": {"phase": "Terminated", "reason": "PodFailed", "message": "exit code 1"}}`, workload.Status{State: statesync.Failed, Reason: "PodFailed", Message: "exit code 1"}},
+
 		{"Notebook", "a new one", `}, "spec": {"template": {}}`, queued("", "")},
 		{"Notebook", "its image pulled", `}, "status": {"conditions": [], "readyReplicas": 0, "containerState": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off"}}}`, queued("ImagePullBackOff", "Back-off")},
 		{"Notebook", "running", `}, "status": {"conditions": [{"type": "Running"}], "readyReplicas": 1, "containerState": {"running": {"startedAt": "2026-01-01T00:01:00Z"}}}`, workload.Status{State: statesync.Running, Occurred: began}},
@@ -89,8 +107,8 @@ func TestTheExamplesOfTheDocumentation(t *testing.T) {
 		{"Notebook", "its container lost", `}, "status": {"readyReplicas": 0, "containerState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}`, queued("OOMKilled", "")},
 	}
 	kinds := examples(t)
-	if len(kinds) != 3 {
-		t.Fatalf("got %d examples, want 3", len(kinds))
+	if len(kinds) != 6 {
+		t.Fatalf("got %d examples, want 6", len(kinds))
 	}
 	for _, tt := range tests {
 		t.Run(tt.kind+", "+tt.name, func(t *testing.T) {
@@ -106,7 +124,7 @@ func TestTheExamplesOfTheDocumentation(t *testing.T) {
 			}
 		})
 	}
-	for name, want := range map[string]bool{"Workflow": true, "RayJob": true, "Notebook": false} {
+	for name, want := range map[string]bool{"Workflow": true, "RayJob": true, "VolcanoJob": true, "RayCluster": false, "InferenceService": false, "Notebook": false} {
 		if k := kinds[name]; k.Ends != want || !k.Folds || k.PodsRun {
 			t.Errorf("%s: got ends %t, folds %t, pods run it %t, want %t, true, false", name, k.Ends, k.Folds, k.PodsRun, want)
 		}

@@ -10,8 +10,8 @@ import (
 	"cel.dev/cel-go/ext"
 )
 
-// Limits of an expression. The cost is counted in CEL's own units, some tens
-// of nanoseconds each: BenchmarkCost has the numbers.
+// Limits of an expression. The cost is counted in CEL's own units, a hundred
+// nanoseconds each or so: BenchmarkCost has the numbers.
 const (
 	maxDepth = 64      // of nested calls, in the parser
 	maxNodes = 4_000   // of the syntax tree, macros expanded
@@ -31,6 +31,7 @@ func newEnv() (*cel.Env, error) {
 		ext.Strings(ext.StringsVersion(5)),
 		ext.Lists(ext.ListsVersion(5), ext.ListsMaxRangeSize(maxRange)),
 		ext.Math(ext.MathVersion(3)),
+		weighFunction(),
 		cel.CrossTypeNumericComparisons(true),
 		cel.DefaultUTCTimeZone(true),
 		cel.ASTValidators(cel.ValidateDurationLiterals(), cel.ValidateTimestampLiterals(), cel.ValidateRegexLiterals()),
@@ -94,13 +95,14 @@ func (c *compiler) compile(name, text, want string, may ...*cel.Type) *expressio
 	if len(c.errs) > mistakes {
 		return nil
 	}
+	c.read.addAll(checked.NativeRep().Expr()) // before it is changed
+	weighArguments(checked.NativeRep())
 	program, err := c.env.Program(checked, cel.EvalOptions(cel.OptOptimize), cel.CostTracking(sizes{}), cel.CostLimit(maxCost))
 	if err != nil {
 		line, column := begin(text)
 		bad(line, column, oneLine(err.Error()), "an expression of "+want)
 		return nil
 	}
-	c.read.addAll(checked.NativeRep().Expr())
 	return &expression{name, program, source}
 }
 
