@@ -152,7 +152,7 @@ func TestCollectionsOfEverySort(t *testing.T) {
 	metadata := collection(t, ns, "e2e.outrider.dev", "v1", "widgets", &metav1.PartialObjectMetadataList{}, &metav1.PartialObjectMetadata{})
 	sets := collection(t, ns, "apps", "v1", "replicasets", &metav1.PartialObjectMetadataList{}, &metav1.PartialObjectMetadata{})
 
-	missing := "the server has no widgets in e2e.outrider.dev/v1: is the CustomResourceDefinition installed?"
+	missing := "the server has no widgets in e2e.outrider.dev/v1: is the CustomResourceDefinition installed, or is it cluster-scoped, which `namespaces` leaves out?"
 	for _, c := range []*kube.Collection{custom, metadata} {
 		if _, err := c.List(t.Context(), metav1.ListOptions{}); !apierrors.IsNotFound(err) || err.Error() != "list widgets: "+missing {
 			t.Errorf("list: got %v, want %s", err, missing)

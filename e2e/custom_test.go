@@ -354,7 +354,7 @@ func customKinds(t *testing.T, ns string, others ...string) {
 	s := newSession(t, ns)
 	config := with(t, configOf(s.ns), "kinds: [Pod, Job]", kindsOf(t, others...))
 	a := launch(t, s.dir, config, "")
-	const missing = "the server has no workflows in argoproj.io/v1alpha1: is the CustomResourceDefinition installed?"
+	const missing = "the server has no workflows in argoproj.io/v1alpha1: is the CustomResourceDefinition installed, or is it cluster-scoped, which `namespaces` leaves out?"
 	waitFor(t, 30*time.Second, "the check to say what is missing", func() bool {
 		if code, _ := get("http://127.0.0.1:9610/healthz"); code == 0 {
 			return false // it does not listen yet

@@ -16,9 +16,10 @@ import (
 // Rules of the kinds of a configuration:
 //   - Each kind once: no two share a name, or a group and resource.
 //   - What a kind controls folds into it, unless fold is false.
-//   - A kind with a selector takes nothing in beside a tracked Pod: the owner
-//     might be left out, and a pod's story must not hang on another's labels.
-//     Without a tracked Pod nothing else would tell of the pods, so it does.
+//   - A kind with a selector takes nothing in beside another tracked kind that
+//     it may control, or a tracked Pod: the owner might be left out, and a story
+//     must not hang on another's labels. Without one nothing else would tell of
+//     what it controls, so it does.
 //   - A selector on Pod has no place beside a kind that pods fold into: its
 //     story would hang on the labels of its pods.
 
@@ -34,9 +35,9 @@ type KindConfig struct {
 // KindName is the name of a built-in kind, or a mapping that says which kind
 // of the cluster it is.
 type KindName struct {
-	Group    string `yaml:"group"` // empty: the core group
-	Version  string `yaml:"version" required:"true"`
-	Resource string `yaml:"resource" required:"true"`
+	Group    string `yaml:"group"`   // empty: the core group
+	Version  string `yaml:"version"` // required, as the resource: custom.Compile says so
+	Resource string `yaml:"resource"`
 	Name     string `yaml:"name"` // what changes call it; empty: resource.group
 }
 
@@ -87,14 +88,22 @@ func (k KindConfig) folds() bool {
 	return able && (k.Fold == nil || *k.Fold)
 }
 
-func (c *Config) hasPods() bool {
-	return slices.ContainsFunc(c.Kinds, func(k KindConfig) bool { return k.Kind == KindName{Name: "Pod"} })
+// mayControl lists the other kinds of the configuration whose objects may fold
+// into those of kind i; a Pod may through others.
+func (c *Config) mayControl(i int) (below []string) {
+	of := workload.Kind{Name: c.Kinds[i].Kind.String()}
+	for j, k := range c.Kinds {
+		if name := k.Kind.String(); j != i && (name == "Pod" || of.MayControl(name)) {
+			below = append(below, name)
+		}
+	}
+	return below
 }
 
 // validateKinds checks the kinds, and writes their selectors in one way: a
 // selector that is only written otherwise selects nothing else.
 func (c *Config) validateKinds() (errs []error) {
-	taken := map[string]bool{}
+	taken := map[string]int{}
 	for i := range c.Kinds {
 		k := &c.Kinds[i]
 		key := fmt.Sprintf("kinds[%d]", i)
@@ -104,13 +113,7 @@ func (c *Config) validateKinds() (errs []error) {
 		found := k.validate(bad)
 		errs = append(errs, within(key, found)...)
 		if found == nil {
-			for _, name := range k.names() {
-				if taken[name] {
-					bad("", name+" a second time", "each kind once")
-					break
-				}
-				taken[name] = true
-			}
+			errs = append(errs, c.collision(i, taken)...)
 		}
 		if k.Selector == "" {
 			continue
@@ -125,6 +128,33 @@ func (c *Config) validateKinds() (errs []error) {
 	return append(errs, c.validateFolding()...)
 }
 
+// collision says whether a kind is called as one before it, and notes what it
+// is called. The mistake is at the name that the configuration gives.
+func (c *Config) collision(i int, taken map[string]int) []error {
+	for _, name := range c.Kinds[i].names() {
+		first, ok := taken[name]
+		if !ok {
+			taken[name] = i
+			continue
+		}
+		for _, at := range []int{i, first} {
+			other := c.Kinds[i+first-at]
+			if k := c.Kinds[at].Kind; !k.builtIn() && k.Name == name {
+				return []error{&config.FieldError{
+					Key:  fmt.Sprintf("kinds[%d].kind.name", at),
+					Got:  fmt.Sprintf("%s, what kinds[%d], %s, is called too", name, i+first-at, other.Kind.collection()),
+					Want: "a name of its own",
+				}}
+			}
+		}
+		if c.Kinds[i].Kind.builtIn() {
+			name = c.Kinds[i].Kind.Name
+		}
+		return []error{&config.FieldError{Key: fmt.Sprintf("kinds[%d]", i), Got: name + " a second time", Want: "each kind once"}}
+	}
+	return nil
+}
+
 // validate checks a kind by itself. It tells bad of what the configuration
 // has too much, and returns what is wrong with the kind as such.
 func (k *KindConfig) validate(bad func(below, got, want string)) error {
@@ -134,6 +164,9 @@ func (k *KindConfig) validate(bad func(below, got, want string)) error {
 	}
 	kind, ok := workload.Kinds[k.Kind.Name]
 	if !ok {
+		if k.Kind.Name == "CronJob" {
+			return &custom.Error{Rule: "kind", Got: "CronJob", Want: "Job: each Job of a CronJob is told by itself"}
+		}
 		names := strings.Join(slices.Sorted(maps.Keys(workload.Kinds)), ", ")
 		return &custom.Error{Rule: "kind", Got: show(k.Kind.Name), Want: "one of " + names + ", or a mapping of group, version and resource"}
 	}
@@ -146,17 +179,21 @@ func (k *KindConfig) validate(bad func(below, got, want string)) error {
 	return nil
 }
 
-// names are what no other kind may be called: its name, and that of its
-// collection.
+// names are what no other kind may be called: its collection, and its name.
 func (k *KindConfig) names() []string {
-	if b, ok := workload.Kinds[k.Kind.Name]; ok && k.Kind.builtIn() {
-		return []string{b.Name, KindName{Group: b.Group, Resource: b.Resource}.String()}
-	}
-	own := KindName{Group: k.Kind.Group, Resource: k.Kind.Resource}.String()
-	if k.Kind.String() == own {
+	name, own := k.Kind.String(), k.Kind.collection()
+	if name == own {
 		return []string{own}
 	}
-	return []string{k.Kind.String(), own}
+	return []string{own, name}
+}
+
+// collection is what a kind is called that has no name of its own.
+func (k KindName) collection() string {
+	if b, ok := workload.Kinds[k.Name]; ok && k.builtIn() {
+		return KindName{Group: b.Group, Resource: b.Resource}.String()
+	}
+	return KindName{Group: k.Group, Resource: k.Resource}.String()
 }
 
 // within puts the mistakes of a kind at their keys.
@@ -184,13 +221,21 @@ func within(key string, err error) (errs []error) {
 	return []error{&config.FieldError{Key: key, Got: e.Got, Want: e.Want, Line: e.Line, Column: e.Column}}
 }
 
-// validateFolding turns folding off where a selector forbids it, and refuses a
-// selector on Pod beside kinds that pods fold into.
+// validateFolding turns folding off where a selector forbids it, refuses it
+// where the configuration asks for it there, and refuses a selector on Pod
+// beside kinds that pods fold into.
 func (c *Config) validateFolding() (errs []error) {
 	var into []string
 	for i := range c.Kinds {
 		k := &c.Kinds[i]
-		if k.folds() && k.Selector != "" && c.hasPods() {
+		if beside := c.mayControl(i); k.folds() && k.Selector != "" && len(beside) > 0 {
+			if k.Fold != nil {
+				errs = append(errs, &config.FieldError{
+					Key:  fmt.Sprintf("kinds[%d].fold", i),
+					Got:  "true with a selector, beside " + strings.Join(beside, ", "),
+					Want: "false, or no selector: what one controls that is left out would not tell its story",
+				})
+			}
 			k.Fold = new(false)
 		}
 		if k.folds() {

@@ -46,6 +46,21 @@ func TestKindsOfAConfiguration(t *testing.T) {
 			" [{kind: Job, selector: a=b}, Pod, {kind: Deployment}]",
 			[]kind{{Name: "Job", Selector: "a=b"}, {Name: "Pod"}, {Name: "Deployment", Folds: true}},
 		},
+		{
+			"so does one beside a kind that it may control",
+			" [{kind: Deployment, selector: a=b}, ReplicaSet, Job]",
+			[]kind{{Name: "Deployment", Selector: "a=b"}, {Name: "ReplicaSet", Folds: true}, {Name: "Job", Folds: true, PodsRun: true}},
+		},
+		{
+			"and of a kind of one's own, which may control any",
+			" [" + workflow + ", selector: a=b}, Job]",
+			[]kind{{Name: "workflows.argoproj.io", Selector: "a=b"}, {Name: "Job", Folds: true, PodsRun: true}},
+		},
+		{
+			"one beside kinds that it does not control turns nothing off",
+			" [{kind: Deployment, selector: a=b, fold: true}, Job]",
+			[]kind{{Name: "Deployment", Folds: true, Selector: "a=b"}, {Name: "Job", Folds: true, PodsRun: true}},
+		},
 		{"a selector without pods does not", " [{kind: Job, selector: a=b}]", []kind{{Name: "Job", Folds: true, PodsRun: true, Selector: "a=b"}}},
 		{
 			"selected pods beside kinds that take none in",
@@ -96,6 +111,26 @@ func TestEveryWrongKindOfAConfiguration(t *testing.T) {
 			" [Job, {kind: Pod, selector: a=b}, " + workflow + "}]",
 			[]string{"o.yaml:3: statesync.kinds[1].selector: got a selector beside Job, workflows.argoproj.io, want fold: false there: pods that are left out would not tell their story"},
 		},
+		{
+			"folding that a selector forbids",
+			" [{kind: Deployment, selector: a, fold: true}, Pod, ReplicaSet]",
+			[]string{"o.yaml:3: statesync.kinds[0].fold: got true with a selector, beside Pod, ReplicaSet, want false, or no selector: what one controls that is left out would not tell its story"},
+		},
+		{"CronJobs", " [CronJob]", []string{"o.yaml:3: statesync.kinds[0].kind: got CronJob, want Job: each Job of a CronJob is told by itself"}},
+		{"no kind", " [{kind: }]", []string{"o.yaml:3: statesync.kinds[0].kind: got nothing, want text or a mapping"}},
+		{"a kind of which nothing is known", " [{kind: {}}]", []string{`o.yaml:3: statesync.kinds[0].kind: got "", want one of BUILTIN, or a mapping of group, version and resource`}},
+		{
+			"the name of the core group", " [" + strings.Replace(workflow, "argoproj.io", "core", 1) + "}]",
+			[]string{"o.yaml:3: statesync.kinds[0].kind.group: got core, want nothing: for the core group leave group out"},
+		},
+		{
+			"a name that is another's resource", " [" + strings.Replace(workflow, "workflows", "as, name: workflows.argoproj.io", 1) + "}, " + workflow + "}]",
+			[]string{"o.yaml:3: statesync.kinds[0].kind.name: got workflows.argoproj.io, what kinds[1], workflows.argoproj.io, is called too, want a name of its own"},
+		},
+		{
+			"a name that is a built-in kind's resource", " [Job, " + strings.Replace(workflow, "workflows", "workflows, name: jobs.batch", 1) + "}]",
+			[]string{"o.yaml:3: statesync.kinds[1].kind.name: got jobs.batch, what kinds[0], jobs.batch, is called too, want a name of its own"},
+		},
 		{"folding into a pod", " [{kind: Pod, fold: false}]", []string{"o.yaml:3: statesync.kinds[0].fold: got false, want nothing: nothing folds into a Pod"}},
 		{"expressions for a kind that is built in", ` [{kind: Job, cel: {queued: "true"}}]`, []string{"o.yaml:3: statesync.kinds[0].cel: got expressions, want none: the rules of Job are built in"}},
 		{
@@ -106,8 +141,9 @@ func TestEveryWrongKindOfAConfiguration(t *testing.T) {
 		{
 			"half a kind", " [{kind: {group: argoproj.io}}]",
 			[]string{
-				"o.yaml:3: statesync.kinds[0].kind.resource: got nothing, want text",
-				"o.yaml:3: statesync.kinds[0].kind.version: got nothing, want text",
+				"o.yaml:3: statesync.kinds[0].cel: got no expression of a state, want one or more of queued, running, succeeded, failed, cancelled",
+				`o.yaml:3: statesync.kinds[0].kind.resource: got "", want the plural of a kind, in lower case, such as workflows`,
+				`o.yaml:3: statesync.kinds[0].kind.version: got "", want the version of an API such as v1alpha1`,
 			},
 		},
 		{
@@ -120,7 +156,7 @@ func TestEveryWrongKindOfAConfiguration(t *testing.T) {
 		},
 		{
 			"one name twice", " [" + strings.Replace(workflow, "workflows", "as, name: W", 1) + "}, " + strings.Replace(workflow, "workflows", "bs, name: W", 1) + "}]",
-			[]string{"o.yaml:3: statesync.kinds[1]: got W a second time, want each kind once"},
+			[]string{"o.yaml:3: statesync.kinds[1].kind.name: got W, what kinds[0], as.argoproj.io, is called too, want a name of its own"},
 		},
 		{
 			"expressions of the wrong type, and ones that cannot be read", `
@@ -179,7 +215,7 @@ func TestTheKindsThatTheDocumentationShows(t *testing.T) {
 			text := string(m[1])
 			if list, ok := strings.CutPrefix(text, "statesync:\n  kinds:\n"); ok {
 				kinds += "\n" + list
-			} else if strings.HasPrefix(text, "- kind:") {
+			} else if strings.Contains("\n"+text, "\n- kind:") {
 				kinds += "\n    " + strings.ReplaceAll(text, "\n", "\n    ")
 			}
 		}
@@ -192,7 +228,7 @@ func TestTheKindsThatTheDocumentationShows(t *testing.T) {
 	for _, k := range c.Kinds {
 		got = append(got, k.Kind.String())
 	}
-	if diff := cmp.Diff([]string{"Pod", "Job", "Build", "Workflow", "RayJob", "Notebook"}, got); diff != "" {
+	if diff := cmp.Diff([]string{"Pod", "Job", "Build", "Workflow", "InferenceService", "VolcanoJob", "RayJob", "RayCluster", "Notebook"}, got); diff != "" {
 		t.Errorf("kinds (-want +got):\n%s", diff)
 	}
 }

@@ -276,11 +276,17 @@ func TestAResourceThatIsNotThereOrMayNotBeReadIsAnErrorOfTheCall(t *testing.T) {
 		answer(w, code, fmt.Sprintf(`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":%q,"code":%d,"message":"the reason"}`, reasons[code], code))
 	})
 	is := map[int]func(error) bool{403: apierrors.IsForbidden, 404: apierrors.IsNotFound}
-	says := map[int]string{403: "the reason", 404: "the server has no %s: is the CustomResourceDefinition installed?"}
+	says := map[int]string{403: "the reason", 404: "the server has no %s: is the CustomResourceDefinition installed"}
 	for name, of := range map[string]*Collection{"workflows in argoproj.io/v1alpha1": workflows(t, c, nil), "replicasets in apps/v1": replicaSets(t, c)} {
 		for code = range is {
 			resource, _, _ := strings.Cut(name, " ")
 			want := strings.Replace(says[code], "%s", name, 1)
+			if code == 404 && of.of.Namespace != "" {
+				want += ", or is it cluster-scoped, which `namespaces` leaves out"
+			}
+			if code == 404 {
+				want += "?"
+			}
 			if _, err := of.List(t.Context(), metav1.ListOptions{}); !is[code](err) || err.Error() != "list "+resource+": "+want {
 				t.Errorf("list: got %v, want %s", err, want)
 			}

@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -112,12 +113,12 @@ func (c *Collection) present(o metav1.ListOptions) metav1.ListOptions {
 }
 
 // explain says what an error of a list or watch means: 404 answers for a
-// resource that the server does not have. (A namespace that it does not have
-// is an empty list.)
+// resource that the server does not have, or has in no namespace. (A namespace
+// that it does not have is an empty list.)
 func (c *Collection) explain(err error) error {
 	err = withoutURL(err)
 	if apierrors.IsNotFound(err) {
-		return &missing{c.of.resource(), err}
+		return &missing{c.of.resource(), c.of.Namespace, err}
 	}
 	return err
 }
@@ -125,12 +126,17 @@ func (c *Collection) explain(err error) error {
 // missing is the error of a resource that the server does not have. Whether
 // that is a mistake or will come, only the operator can say.
 type missing struct {
-	resource schema.GroupVersionResource
-	err      error
+	resource  schema.GroupVersionResource
+	namespace string // that was asked for; empty: all
+	err       error
 }
 
 func (m *missing) Error() string {
-	return fmt.Sprintf("the server has no %s in %s: is the CustomResourceDefinition installed?", m.resource.Resource, m.resource.GroupVersion())
+	text := fmt.Sprintf("the server has no %s in %s: is the CustomResourceDefinition installed?", m.resource.Resource, m.resource.GroupVersion())
+	if m.namespace != "" {
+		text = strings.TrimSuffix(text, "?") + ", or is it cluster-scoped, which `namespaces` leaves out?"
+	}
+	return text
 }
 
 func (m *missing) Unwrap() error { return m.err }
