@@ -34,16 +34,16 @@ type beat struct {
 }
 
 // time is a time of the play, in whole seconds as Kubernetes writes it.
-func (p *play) time(at time.Duration) metav1.Time {
-	return metav1.NewTime(p.began.Add(at * time.Millisecond)).Rfc3339Copy()
+func (p *play) time(at int) metav1.Time {
+	return metav1.NewTime(p.began.Add(time.Duration(at) * time.Millisecond)).Rfc3339Copy()
 }
 
-func (p *play) beat(at time.Duration, typ kwatch.EventType, obj runtime.Object) {
-	p.beats = append(p.beats, beat{at * time.Millisecond, typ, obj.DeepCopyObject()})
+func (p *play) beat(at int, typ kwatch.EventType, obj runtime.Object) {
+	p.beats = append(p.beats, beat{time.Duration(at) * time.Millisecond, typ, obj.DeepCopyObject()})
 }
 
 // jobIs writes the Job, with what edit changes.
-func (p *play) jobIs(at time.Duration, edit func(*batchv1.Job)) {
+func (p *play) jobIs(at int, edit func(*batchv1.Job)) {
 	typ := kwatch.Modified
 	if p.job == nil {
 		typ, p.job = kwatch.Added, job("j", "J", 0)
@@ -55,25 +55,25 @@ func (p *play) jobIs(at time.Duration, edit func(*batchv1.Job)) {
 	p.beat(at, typ, p.job)
 }
 
-func (p *play) jobGoes(at time.Duration) {
+func (p *play) jobGoes(at int) {
 	p.beat(at, kwatch.Deleted, p.job)
 }
 
 // starts is what the controller writes when it takes the Job up, or again.
-func (p *play) starts(at time.Duration) {
+func (p *play) starts(at int) {
 	p.jobIs(at, func(j *batchv1.Job) {
 		now := p.time(at)
 		j.Status.StartTime, j.Status.Active = &now, 1
 	})
 }
 
-func (p *play) counts(at time.Duration, active, ready, failed, succeeded int32) {
+func (p *play) counts(at int, active, ready, failed, succeeded int32) {
 	p.jobIs(at, func(j *batchv1.Job) {
 		j.Status.Active, j.Status.Ready, j.Status.Failed, j.Status.Succeeded = active, &ready, failed, succeeded
 	})
 }
 
-func (p *play) condition(at time.Duration, typ batchv1.JobConditionType, reason string, status corev1.ConditionStatus) {
+func (p *play) condition(at int, typ batchv1.JobConditionType, reason string, status corev1.ConditionStatus) {
 	p.jobIs(at, func(j *batchv1.Job) {
 		c := batchv1.JobCondition{Type: typ, Status: status, Reason: reason, LastTransitionTime: p.time(at)}
 		i := slices.IndexFunc(j.Status.Conditions, func(c batchv1.JobCondition) bool { return c.Type == typ })
@@ -85,7 +85,7 @@ func (p *play) condition(at time.Duration, typ batchv1.JobConditionType, reason 
 	})
 }
 
-func (p *play) podIs(name string, at time.Duration, edit func(*corev1.Pod)) {
+func (p *play) podIs(name string, at int, edit func(*corev1.Pod)) {
 	typ := kwatch.Modified
 	if p.pods[name] == nil {
 		typ = kwatch.Added
@@ -98,7 +98,7 @@ func (p *play) podIs(name string, at time.Duration, edit func(*corev1.Pod)) {
 	p.beat(at, typ, p.pods[name])
 }
 
-func (p *play) podRuns(name string, at time.Duration) {
+func (p *play) podRuns(name string, at int) {
 	p.podIs(name, at, func(pod *corev1.Pod) {
 		pod.Status.Phase = corev1.PodRunning
 		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", State: corev1.ContainerState{
@@ -107,7 +107,7 @@ func (p *play) podRuns(name string, at time.Duration) {
 	})
 }
 
-func (p *play) podEnds(name string, at time.Duration, exit int32) {
+func (p *play) podEnds(name string, at int, exit int32) {
 	p.podIs(name, at, func(pod *corev1.Pod) {
 		pod.Status.Phase = corev1.PodSucceeded
 		if exit != 0 {
@@ -124,11 +124,11 @@ func (p *play) podEnds(name string, at time.Duration, exit int32) {
 }
 
 // podIsToGo is a deletion that the kubelet has not confirmed.
-func (p *play) podIsToGo(name string, at time.Duration) {
+func (p *play) podIsToGo(name string, at int) {
 	p.podIs(name, at, func(pod *corev1.Pod) { now := p.time(at); pod.DeletionTimestamp = &now })
 }
 
-func (p *play) podGoes(name string, at time.Duration) {
+func (p *play) podGoes(name string, at int) {
 	p.beat(at, kwatch.Deleted, p.pods[name])
 }
 
@@ -151,7 +151,7 @@ var plays = map[string]struct {
 		p.jobIs(0, nil)
 		p.starts(100)
 		for i, name := range []string{"a", "b", "c"} {
-			at := time.Duration(i) * 2_000
+			at := i * 2_000
 			p.podIs(name, at+200, nil)
 			p.podRuns(name, at+700)
 			p.podEnds(name, at+800, 3)

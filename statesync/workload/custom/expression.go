@@ -2,6 +2,7 @@ package custom
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -112,12 +113,7 @@ func oneOf(t *cel.Type, may []*cel.Type) bool {
 	case cel.DynKind, cel.AnyKind, cel.TypeParamKind:
 		return true
 	}
-	for _, m := range may {
-		if t.IsExactType(m) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(may, t.IsExactType)
 }
 
 // begin is where the first word of an expression stands.

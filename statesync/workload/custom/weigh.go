@@ -111,7 +111,7 @@ func (s *scale) call(c ast.CallExpr) {
 func passes(function string) bool {
 	switch function {
 	case operators.Conditional, operators.LogicalAnd, operators.LogicalOr, operators.LogicalNot, operators.NotStrictlyFalse,
-		operators.OldNotStrictlyFalse, operators.Negate, operators.Subtract, operators.Multiply, operators.Divide, operators.Modulo,
+		operators.Negate, operators.Subtract, operators.Multiply, operators.Divide, operators.Modulo,
 		"or", "orValue", "hasValue", "value", "optional.of", "optional.ofNonZeroValue", "optional.none", "dyn", "type", "first", "last":
 		return true
 	}
