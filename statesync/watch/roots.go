@@ -35,38 +35,24 @@ type hop struct {
 	kept   bool           // by the log too, as what is gone
 }
 
-// whatClimbs says of which kinds the objects may have a root.
-func (w *Watcher) whatClimbs() map[string]bool {
-	climbs := map[string]bool{}
-	for range w.kinds {
-		for name := range w.kinds {
-			for _, k := range w.kinds {
-				if k.MayControl(name) && (w.tracked[k.Name] && k.Folds || climbs[k.Name]) {
-					climbs[name] = true
-				}
+// rootKinds lists the kinds that may be roots of a kind's objects, whatever
+// lies between.
+func (w *Watcher) rootKinds(kind string) (roots []string) {
+	above := map[string]bool{}
+	for lower := []string{kind}; len(lower) > 0; lower = lower[1:] {
+		for name, k := range w.kinds {
+			if !above[name] && k.MayControl(lower[0]) {
+				above[name] = true
+				lower = append(lower, name)
 			}
 		}
 	}
-	return climbs
-}
-
-// foldsInto lists the kinds that may be roots of a kind's objects.
-func (w *Watcher) foldsInto(kind string) (roots []string) {
-	above := map[string]bool{kind: true}
-	for range w.kinds {
-		for name := range w.kinds {
-			for lower := range maps.Clone(above) {
-				if w.kinds[name].MayControl(lower) && w.kinds[name].Folds {
-					above[name] = true
-				}
-			}
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(above)) {
-		if name != kind && w.tracked[name] {
+	for name := range above {
+		if w.tracked[name] && w.kinds[name].Folds {
 			roots = append(roots, name)
 		}
 	}
+	slices.Sort(roots)
 	return roots
 }
 
@@ -84,9 +70,10 @@ func (w *Watcher) kindOf(c workload.Owner) (workload.Kind, bool) {
 }
 
 // root returns the root of what a controller controls; without UID when it has
-// none. It is known once all controllers in the chain have been seen. The lock
-// must be held.
-func (w *Watcher) root(namespace string, c workload.Owner) (root workload.Owner, known bool) {
+// none. It is known once all controllers in the chain have been seen: unseen is
+// the first that has not, and without UID when there is none. The lock must be
+// held.
+func (w *Watcher) root(namespace string, c workload.Owner) (root, unseen workload.Owner) {
 	for range maxHops {
 		k, ok := w.kindOf(c)
 		if !ok {
@@ -95,16 +82,16 @@ func (w *Watcher) root(namespace string, c workload.Owner) (root workload.Owner,
 		if w.tracked[k.Name] && k.Folds {
 			root = workload.Owner{Group: k.Group, Kind: k.Name, Name: c.Name, UID: c.UID}
 		}
-		if !w.climbs[k.Name] {
+		if len(w.roots[k.Name]) == 0 {
 			break
 		}
 		above, seen := w.above(k, namespace, c)
 		if !seen {
-			return root, false
+			return root, c
 		}
 		c = above
 	}
-	return root, true
+	return root, workload.Owner{}
 }
 
 // above returns what controls a controller; nothing does when it tells a
@@ -112,7 +99,7 @@ func (w *Watcher) root(namespace string, c workload.Owner) (root workload.Owner,
 func (w *Watcher) above(k workload.Kind, namespace string, c workload.Owner) (above workload.Owner, seen bool) {
 	own, wide := namespace+"/"+c.Name, "/"+c.Name
 	for _, s := range w.streams {
-		if s.Kind.Name != k.Name || s.Namespace != "" && s.Namespace != namespace {
+		if s.Kind.Name != k.Name || !s.takes(namespace) {
 			continue
 		}
 		h := s.objects[own]
@@ -134,9 +121,13 @@ func (w *Watcher) above(k workload.Kind, namespace string, c workload.Owner) (ab
 
 // isWide reports whether a root is of the whole cluster. The lock must be held.
 func (w *Watcher) isWide(root workload.Owner) bool {
+	key := "/" + root.Name
 	return slices.ContainsFunc(w.streams, func(s *stream) bool {
-		h := s.objects["/"+root.Name]
-		return s.Kind.Name == root.Kind && h != nil && h.UID == root.UID
+		if s.Kind.Name != root.Kind {
+			return false
+		}
+		h := s.objects[key]
+		return h != nil && h.UID == root.UID
 	})
 }
 
@@ -169,7 +160,8 @@ func (s *stream) findRoot(o *workload.Object, old *held) teller {
 // rootOf returns the object's root. One whose root was found before keeps it as
 // long as its controller is the same and is not to be seen.
 func (s *stream) rootOf(o *workload.Object, old *held) (root workload.Owner, known bool) {
-	root, known = s.w.root(o.Namespace, o.Controller)
+	root, unseen := s.w.root(o.Namespace, o.Controller)
+	known = unseen.UID == ""
 	if old == nil || old.unresolved || old.Root.UID == "" || old.Controller.UID != o.Controller.UID {
 		return root, known
 	}
@@ -227,11 +219,7 @@ func (w *Watcher) moved(o *workload.Object, now time.Time) {
 			continue
 		}
 		s.replace(child, &again, tells)
-		d := &delta{stream: s, object: &again, teller: tells, recall: true, observed: now}
-		if _, wanted := s.key(d); !wanted {
-			s.drop(&again)
-		}
-		s.append(d)
+		s.feed(&delta{object: &again, teller: tells, recall: true, observed: now})
 		w.moved(&again, now)
 	}
 }
@@ -260,18 +248,15 @@ func (s *stream) replace(old, o *workload.Object, tells teller) {
 // seen, and says until when to wait before it is looked for again; zero: it is
 // known, or the session ends. It returns an error only when ctx ends.
 func (w *Watcher) resolve(ctx context.Context, d *delta) (until time.Time, err error) {
-	for !w.isResolved(d) {
-		if until = w.untilFound(d); until.After(w.opts.Now()) && !w.hurries() {
+	for !w.isResolved(d) && !w.hurries() {
+		if until = w.untilFound(d); until.After(w.opts.Now()) {
 			return until, nil
 		}
 		if until, err = w.askAbove(ctx, d.object); err != nil || !until.IsZero() {
 			return until, err
 		}
-		if w.hurries() {
-			break // the next session reads it again
-		}
 	}
-	return time.Time{}, nil
+	return time.Time{}, nil // known, or read again by the next session
 }
 
 // untilFound says until when an object waits for a controller that has not been
@@ -279,9 +264,9 @@ func (w *Watcher) resolve(ctx context.Context, d *delta) (until time.Time, err e
 // time to. One that the API server no longer has may be on its way, with who
 // controlled it.
 func (w *Watcher) untilFound(d *delta) time.Time {
-	s, _ := w.missingAbove(d.object)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	s, _ := w.missingAbove(d.object)
 	until, most := d.observed.Add(hopWait), d.observed.Add(cutOff)
 	switch {
 	case s == nil:
@@ -324,11 +309,11 @@ func (w *Watcher) isResolved(d *delta) bool {
 // has not been seen. When it does not answer, no other object of the stream is
 // asked about for a while: a worker must not be kept from its other keys.
 func (w *Watcher) askAbove(ctx context.Context, o *workload.Object) (until time.Time, err error) {
-	missing, c := w.missingAbove(o)
 	w.mu.Lock()
-	if missing == nil || w.hurry {
+	missing, c := w.missingAbove(o)
+	if missing == nil {
 		w.mu.Unlock()
-		return time.Time{}, nil // it has come meanwhile, or is read again
+		return time.Time{}, nil // it has come meanwhile
 	}
 	if now := w.opts.Now(); now.Before(missing.askAgain) {
 		defer w.mu.Unlock()
@@ -367,33 +352,18 @@ func (w *Watcher) askAbove(ctx context.Context, o *workload.Object) (until time.
 }
 
 // missingAbove returns the first controller in the chain that has not been
-// seen, and a stream that may show it; nil: all have been.
+// seen, and a stream that may show it; nil: all have been. The lock must be
+// held.
 func (w *Watcher) missingAbove(o *workload.Object) (*stream, workload.Owner) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	c := o.Controller
-	for range maxHops {
-		k, ok := w.kindOf(c)
-		if !ok {
-			break
-		}
-		next, seen := w.above(k, o.Namespace, c)
-		if !seen {
-			return w.streamFor(k, o.Namespace), c
-		}
-		c = next
-	}
-	return nil, c
-}
-
-// streamFor returns a stream of the kind that may hold objects of a namespace.
-func (w *Watcher) streamFor(k workload.Kind, namespace string) *stream {
-	for _, s := range w.streams {
-		if s.Kind.Name == k.Name && (s.Namespace == "" || s.Namespace == namespace) {
-			return s
+	_, unseen := w.root(o.Namespace, o.Controller)
+	if k, ok := w.kindOf(unseen); ok {
+		for _, s := range w.streams {
+			if s.Kind.Name == k.Name && s.takes(o.Namespace) {
+				return s, unseen
+			}
 		}
 	}
-	return nil
+	return nil, unseen
 }
 
 // route gives a delta whose root was not known to the worker that it is for;
@@ -420,7 +390,7 @@ func (w *Watcher) route(d *delta) bool {
 // isGone notes that a controller is gone: what it controlled goes after it, and
 // may be read later, after a crash too.
 func (s *stream) isGone(h *held) {
-	if !s.w.climbs[s.Kind.Name] || s.Kind.Name == "Pod" {
+	if len(s.w.roots[s.Kind.Name]) == 0 || s.Kind.Name == "Pod" {
 		return
 	}
 	owner := h.Controller
@@ -454,7 +424,7 @@ func (s *stream) forgetHops(now time.Time) {
 // may not be read is not waited for.
 func (s *stream) awaitHops(ctx context.Context) error {
 	for _, other := range s.w.streams {
-		if other.rank() <= s.rank() || other.rank() == rankUnknown || !s.w.climbs[other.Kind.Name] ||
+		if other.rank() <= s.rank() || other.rank() == rankUnknown || len(s.w.roots[other.Kind.Name]) == 0 ||
 			s.Namespace != "" && other.Namespace != "" && s.Namespace != other.Namespace {
 			continue
 		}

@@ -576,8 +576,8 @@ func (r *rollouts) remembers() {
 				r.t.Errorf("%s %s: its root is not known", s.Name(), h.UID)
 			}
 			if h.Controller.UID != "" && h.Root.UID != "" && !h.own {
-				root, known := w.root(h.Namespace, h.Controller)
-				if known && root != h.Root {
+				root, unseen := w.root(h.Namespace, h.Controller)
+				if unseen.UID == "" && root != h.Root {
 					r.t.Errorf("%s %s: its root is %v, want %v", s.Name(), h.UID, h.Root, root)
 				}
 			}

@@ -406,11 +406,7 @@ func (s *stream) feedUnread() {
 		if h.own && s.w.lives[h.UID] != nil && !unread[h.UID] {
 			continue
 		}
-		d := &delta{stream: s, object: h.Object, teller: h.teller, late: true, unread: s.saved, recall: true, observed: now}
-		if _, wanted := s.key(d); !wanted {
-			s.drop(h.Object)
-		}
-		s.append(d)
+		s.feed(&delta{object: h.Object, teller: h.teller, late: true, unread: s.saved, recall: true, observed: now})
 	}
 }
 

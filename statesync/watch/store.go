@@ -211,6 +211,16 @@ func (s *stream) removeAs(d *delta) {
 	s.append(d)
 }
 
+// feed appends a delta of an object as the indexer has it, and lets that go if
+// it tells nobody's story any more.
+func (s *stream) feed(d *delta) {
+	d.stream = s
+	if _, wanted := s.key(d); !wanted {
+		s.drop(d.object)
+	}
+	s.append(d)
+}
+
 // append puts a delta at the end of its workload's pending list. At the bound
 // it closes the gate.
 func (s *stream) append(d *delta) {

@@ -125,7 +125,7 @@ func (w *Watcher) untilSeen(d *delta, comes *coming) time.Time {
 	until, most := d.observed.Add(patience), d.observed.Add(cutOff)
 	for _, s := range w.streams {
 		switch {
-		case s.Kind.Name != d.object.Root.Kind || s.Namespace != "" && s.Namespace != d.object.Namespace:
+		case s.Kind.Name != d.object.Root.Kind || !s.takes(d.object.Namespace):
 		case s.Selector != "": // which may leave it out
 			return d.observed.Add(hopWait)
 		case !s.isOpen():
@@ -149,15 +149,19 @@ func (w *Watcher) untilTold(d *delta, status workload.Status, key statesync.Key,
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	o, l := d.object, w.lives[d.object.UID]
-	if l != nil && (l.State.Ended() || l.Suspended || l.Epoch == w.epoch && o.ResourceVersion <= l.ResourceVersion) {
+	if l != nil && (l.State.Ended() || l.Suspended || w.isReplayed(d, l)) {
+		return time.Time{}
+	}
+	ran := l != nil && l.State == statesync.Running || o.Pods.Ready > 0 || o.Elsewhere
+	if ran && (d.late || !d.stream.Kind.WantsPods(status)) {
 		return time.Time{}
 	}
 	pods := w.podsOf(o.UID)
 	comes := coming.pods[o.UID] > 0 || slices.ContainsFunc(w.pending[key], func(other *delta) bool {
 		return other.folded() && other.object.Root.UID == o.UID // it has come meanwhile
 	})
-	if l != nil && l.State == statesync.Running || o.Pods.Ready > 0 || o.Elsewhere {
-		return w.untilExplained(d, l, status, pods, comes)
+	if ran {
+		return untilExplained(d, l, pods, comes)
 	}
 	counted, seen := o.Counted(), len(pods)
 	if l != nil {
@@ -179,11 +183,8 @@ func (w *Watcher) untilTold(d *delta, status workload.Status, key statesync.Key,
 }
 
 // untilExplained says until when a failure waits for the pods that it counts as
-// failed, one of which may say why. The lock must be held.
-func (w *Watcher) untilExplained(d *delta, l *life, status workload.Status, pods []*workload.Object, comes bool) time.Time {
-	if !d.stream.Kind.WantsPods(status) || d.late {
-		return time.Time{}
-	}
+// failed, one of which may say why.
+func untilExplained(d *delta, l *life, pods []*workload.Object, comes bool) time.Time {
 	failed := 0
 	if l != nil {
 		failed = l.lostFailed
@@ -232,11 +233,7 @@ func (w *Watcher) putBack(key statesync.Key, deltas []*delta, until time.Time) {
 	if w.hurry {
 		w.queue.Add(key)
 	}
-	if len(w.pending[key]) > 0 { // what has come meanwhile has put the key into the queue
-		w.pending[key] = append(deltas, w.pending[key]...)
-	} else {
-		w.pending[key] = deltas
-	}
+	w.pending[key] = append(deltas, w.pending[key]...) // what has come meanwhile has put the key into the queue
 	if at, ok := w.wakes[key]; ok && !until.Before(at) && at.After(w.opts.Now()) {
 		return
 	}

@@ -84,7 +84,7 @@ func (w *Watcher) definition(s Stream) string {
 	if s.Kind.Rules != "" {
 		parts = append(parts, "rules "+s.Kind.Rules+" of "+s.Kind.Version+" for "+s.Kind.Name)
 	}
-	for _, kind := range w.foldsInto(s.Kind.Name) {
+	for _, kind := range w.roots[s.Kind.Name] {
 		parts = append(parts, "folds into "+kind)
 	}
 	if s.FoldOnly {
@@ -93,9 +93,12 @@ func (w *Watcher) definition(s Stream) string {
 	return strings.Join(parts, "; ")
 }
 
+// takes reports whether the stream reads a namespace.
+func (s Stream) takes(namespace string) bool { return s.Namespace == "" || s.Namespace == namespace }
+
 // covers reports whether a workload is of the stream's kind and namespace.
 func (s Stream) covers(r statesync.Ref) bool {
-	return !s.FoldOnly && r.Kind == s.Kind.Name && (s.Namespace == "" || s.Namespace == r.Namespace)
+	return !s.FoldOnly && r.Kind == s.Kind.Name && s.takes(r.Namespace)
 }
 
 // overlaps reports whether a stream of another name may hold the same objects.
@@ -109,7 +112,7 @@ type Watcher struct {
 	opts    Options
 	kinds   map[string]workload.Kind // of the streams, by name
 	tracked map[string]bool          // by kind: its workloads are reported
-	climbs  map[string]bool          // by kind: its objects may be controlled by what folds them
+	roots   map[string][]string      // by kind: the kinds that may be roots of its objects
 	streams []*stream
 	queue   workqueue.TypedInterface[statesync.Key]
 	gate    gate
@@ -157,7 +160,7 @@ func New(o Options) (*Watcher, error) {
 		o.Workers = defaultWorkers
 	}
 	w := &Watcher{
-		opts: o, kinds: map[string]workload.Kind{}, tracked: map[string]bool{}, setBack: make(chan struct{}, 1),
+		opts: o, kinds: map[string]workload.Kind{}, tracked: map[string]bool{}, roots: map[string][]string{}, setBack: make(chan struct{}, 1),
 		pending: map[statesync.Key][]*delta{}, wakes: map[statesync.Key]time.Time{},
 		queue: workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[statesync.Key]{
 			Name: "watch", MetricsProvider: o.QueueMetrics,
@@ -167,7 +170,9 @@ func New(o Options) (*Watcher, error) {
 		w.kinds[s.Kind.Name] = s.Kind
 		w.tracked[s.Kind.Name] = !s.FoldOnly
 	}
-	w.climbs = w.whatClimbs()
+	for kind := range w.kinds {
+		w.roots[kind] = w.rootKinds(kind)
+	}
 	for _, s := range o.Streams {
 		if err := w.add(s); err != nil {
 			w.queue.ShutDown()
