@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"errors"
 	"io"
 	"slices"
 	"strconv"
@@ -107,6 +108,51 @@ func TestAJobThatIsTrackedLaterRuns(t *testing.T) {
 		passing(time.Minute)
 		wantTold(t, x.log, "J", "J 1 >Queued late", "J 2 Queued>Running late")
 		wantTold(t, x.log, "u1", "u1 1 >Queued reconstructed late", "u1 2 Queued>Running late")
+	})
+}
+
+// TestAJobRunsByAPodWithAStoryOfItsOwn, also when the pod is heard of later
+// than the Job: the pod began its story before anybody asked about Jobs.
+func TestAJobRunsByAPodWithAStoryOfItsOwn(t *testing.T) {
+	for name, jobs := range map[string]func(*Options){"pods too": withJobs, "Jobs alone": all(withJobs, podsFoldOnly)} {
+		for _, last := range []string{"pods", "jobs"} {
+			t.Run(name+", last "+last, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					c := newCluster()
+					c.write(kwatch.Added, job("j", "J", 0))
+					c.write(kwatch.Added, pod("p", "u1", 0, "Running", ownedBy("j", "J")))
+					x := onto(t, newRecord(), c, nil)
+					passing(2 * time.Second)
+					x = x.again(t, c, selecting) // it is not
+					passing(2 * time.Second)
+					x.stop()
+					c.refusing(last, errors.New("not yet"))
+					time.AfterFunc(5*time.Second, func() { c.refusing(last, nil) })
+					x = x.again(t, c, jobs)
+					passing(time.Minute)
+					wantTold(t, x.log, "J", "J 1 >Queued late", "J 2 Queued>Running late")
+				})
+			})
+		}
+	}
+}
+
+// TestPodsThatFoldedTellNothingWhenTheirJobsAreNoLongerTracked, and are not
+// selected either: nobody has told of them.
+func TestPodsThatFoldedTellNothingWhenTheirJobsAreNoLongerTracked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		c.write(kwatch.Added, job("j", "J", 0))
+		c.write(kwatch.Added, pod("p", "u1", 0, "Running", ownedBy("j", "J")))
+		x := onto(t, newRecord(), c, withJobs)
+		passing(2 * time.Second)
+		x = x.again(t, c, selecting)
+		passing(2 * time.Second)
+		x = x.again(t, c, withJobs)
+		passing(2 * time.Second)
+		wantTold(t, x.log, "u1")
+		wantTold(t, x.log, "J", "J 1 >Queued late", "J 2 Queued>Running late", "J 3 Running>Untracked NotSelected late", "J gone",
+			"J 4 Untracked>Queued late", "J 5 Queued>Running late")
 	})
 }
 

@@ -101,8 +101,9 @@ func (s *stream) takeList(listed []*workload.Object, failures map[string]error, 
 	names := s.told()
 	for _, old := range s.missing(there) {
 		// Another configuration has told of a later life before anything of
-		// this one was: it is over, and in the gap that the change left.
-		if s.w.lives[old.UID] == nil && names[old.Ref().Key()] {
+		// this one was, or had this one tell the story of a root that is none
+		// any more: it is over, and in the gap that the change left.
+		if s.w.lives[old.UID] == nil && (names[old.Ref().Key()] || old.Root.UID != "" && !s.w.isRoot(old.Root.Kind)) {
 			s.drop(old)
 			continue
 		}

@@ -48,13 +48,17 @@ func (w *Watcher) rootKinds(kind string) (roots []string) {
 		}
 	}
 	for name := range above {
-		if w.tracked[name] && w.kinds[name].Folds {
+		if w.isRoot(name) {
 			roots = append(roots, name)
 		}
 	}
 	slices.Sort(roots)
 	return roots
 }
+
+// isRoot reports whether objects of a kind tell the stories of what they
+// control.
+func (w *Watcher) isRoot(kind string) bool { return w.tracked[kind] && w.kinds[kind].Folds }
 
 // kindOf returns the kind that an ownerReference names.
 func (w *Watcher) kindOf(c workload.Owner) (workload.Kind, bool) {
@@ -79,7 +83,7 @@ func (w *Watcher) root(namespace string, c workload.Owner) (root, unseen workloa
 		if !ok {
 			break
 		}
-		if w.tracked[k.Name] && k.Folds {
+		if w.isRoot(k.Name) {
 			root = workload.Owner{Group: k.Group, Kind: k.Name, Name: c.Name, UID: c.UID}
 		}
 		if len(w.roots[k.Name]) == 0 {

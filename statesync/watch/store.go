@@ -221,9 +221,20 @@ func (s *stream) feed(d *delta) {
 	s.append(d)
 }
 
-// append puts a delta at the end of its workload's pending list. At the bound
-// it closes the gate.
+// append puts a delta at the end of its workload's pending list. A pod that
+// tells its own story is of its root's too: it may set that running.
 func (s *stream) append(d *delta) {
+	s.enqueue(d)
+	if d.own && d.object.Kind == "Pod" && s.w.kinds[d.object.Root.Kind].PodsRun {
+		of := *d
+		of.own = false
+		s.enqueue(&of)
+	}
+}
+
+// enqueue puts a delta at the end of the pending list of its key. At the bound
+// it closes the gate.
+func (s *stream) enqueue(d *delta) {
 	s.pipe.In(1)
 	_ = failpoint.Here("watch/read")
 	key, wanted := s.key(d)
