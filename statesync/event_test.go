@@ -33,7 +33,34 @@ func fullDelivery() Delivery {
 			Observed: time.Date(2026, 3, 1, 2, 3, 5, 123456789, east), Recorded: time.Date(2026, 3, 1, 2, 3, 6, 0, east),
 			Reconstructed: true, ObservedLate: true,
 		},
-		PreviousSeq: 2, Initial: true, Replayed: true,
+		PreviousSeq: 0, Skipped: []Skip{{From: 1, To: 1, Cause: SkipFilter}, {From: 2, To: 2, Cause: SkipDeadLetter}},
+		Initial: true, Replayed: true,
+	}
+}
+
+// fullGap is a gap of one sink alone: it has every field.
+func fullGap() Delivery {
+	from, to := time.Date(2026, 3, 1, 2, 3, 4, 5000, east), time.Date(2026, 3, 1, 4, 3, 4, 0, east)
+	return Delivery{
+		Change: Change{
+			Number: 812, ID: "0d0c5b1f6a2e4e5f8a9b7c6d5e4f3a2b", Cluster: "c7a5", Epoch: 2,
+			Workload: StreamRef("sink/platform"), Seq: 4, Occurred: to, Observed: to,
+			Gap: &Gap{Stream: "sink/platform", Reason: GapDetached, FromRV: 1, ToRV: 2, From: from, To: to, FromNumber: 700, ToNumber: 812},
+		},
+		PreviousSeq: 2, Skipped: []Skip{{From: 3, To: 3, Cause: SkipSeveral}}, Replayed: true,
+	}
+}
+
+func fullMark() Delivery {
+	return MarkDelivery("platform", "c7a5", 2,
+		Mark{Previous: 4700, Number: 4711, Changes: 8, Skipped: 2, Waiting: 1}, time.Date(2026, 3, 1, 2, 3, 14, 0, east))
+}
+
+// deliveries are one of each shape, by the name of its golden file.
+func deliveries() map[string]Delivery {
+	return map[string]Delivery{
+		"event_full.json": fullDelivery(), "event_least.json": leastDelivery(),
+		"gap_full.json": fullGap(), "mark_full.json": fullMark(),
 	}
 }
 
@@ -47,7 +74,7 @@ func leastDelivery() Delivery {
 }
 
 func TestMarshalEventIsGolden(t *testing.T) {
-	for name, d := range map[string]Delivery{"event_full.json": fullDelivery(), "event_least.json": leastDelivery()} {
+	for name, d := range deliveries() {
 		t.Run(name, func(t *testing.T) {
 			got, err := MarshalEvent(d)
 			if err != nil {
@@ -73,7 +100,7 @@ func TestMarshalEventIsGolden(t *testing.T) {
 // TestMarshalEventIsACloudEvent checks what the specification asks for, not
 // what the golden file happens to hold.
 func TestMarshalEventIsACloudEvent(t *testing.T) {
-	for name, d := range map[string]Delivery{"full": fullDelivery(), "least": leastDelivery()} {
+	for name, d := range deliveries() {
 		body, err := MarshalEvent(d)
 		if err != nil {
 			t.Fatal(err)
@@ -97,11 +124,21 @@ func TestMarshalEventIsACloudEvent(t *testing.T) {
 			t.Errorf("%s: sequence %q, want 20 digits: receivers order it as text", name, s)
 		}
 		data := e["data"].(map[string]any)
-		for key, v := range map[string]any{"time": e["time"], "occurred": data["occurred"], "observed": data["observed"]} {
+		times := map[string]any{"time": e["time"]}
+		switch e["type"] {
+		case EventType:
+			times["occurred"], times["observed"] = data["occurred"], data["observed"]
+		case GapEventType:
+			times["from_time"], times["to_time"] = data["from_time"], data["to_time"]
+		}
+		for key, v := range times {
 			text, _ := v.(string)
 			if _, err := time.Parse(time.RFC3339Nano, text); err != nil || !strings.HasSuffix(text, "Z") {
 				t.Errorf("%s: %s is %v, want a time in UTC", name, key, v)
 			}
+		}
+		if e["type"] != EventType {
+			continue
 		}
 		if labels, ok := data["workload"].(map[string]any)["labels"].(map[string]any); !ok {
 			t.Errorf("%s: labels are %v, want an object even when there are none", name, labels)
@@ -110,12 +147,37 @@ func TestMarshalEventIsACloudEvent(t *testing.T) {
 }
 
 func TestMarshalEventLeavesTheDeliveryAlone(t *testing.T) {
-	d := leastDelivery()
-	if _, err := MarshalEvent(d); err != nil {
-		t.Fatal(err)
+	before := deliveries()
+	for name, d := range deliveries() {
+		if _, err := MarshalEvent(d); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(before[name], d); diff != "" {
+			t.Errorf("%s: changed (-before +after):\n%s", name, diff)
+		}
 	}
-	if diff := cmp.Diff(leastDelivery(), d); diff != "" {
-		t.Errorf("changed (-before +after):\n%s", diff)
+}
+
+// TestAMarksIDIsOfItsInterval: a try of the same mark again is a repeat, and
+// no other mark is.
+func TestAMarksIDIsOfItsInterval(t *testing.T) {
+	id := func(sink, cluster string, m Mark) string { return MarkDelivery(sink, cluster, 1, m, time.Now()).ID }
+	mark := Mark{Previous: 1, Number: 23, Changes: 4}
+	if a, b := id("s", "c", mark), id("s", "c", mark); a != b {
+		t.Errorf("IDs of one mark: %s and %s, want the same", a, b)
+	}
+	seen := map[string]string{}
+	for name, got := range map[string]string{
+		"the mark":        id("s", "c", mark),
+		"another end":     id("s", "c", Mark{Previous: 1, Number: 24, Changes: 4}),
+		"another start":   id("s", "c", Mark{Previous: 12, Number: 3}),
+		"another sink":    id("t", "c", mark),
+		"another cluster": id("s", "d", mark),
+	} {
+		if other := seen[got]; other != "" {
+			t.Errorf("%s and %s have one ID", name, other)
+		}
+		seen[got] = name
 	}
 }
 

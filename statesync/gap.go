@@ -12,6 +12,7 @@ const (
 	GapRestored   = "ClusterRestored" // the cluster was set back to an earlier time
 	GapLedgerLost = "LedgerLost"      // the agent's own record was damaged
 	GapRedefined  = "Redefined"       // the stream selects something else than before
+	GapDetached   = "Detached"        // the sink was not given anything for a time
 )
 
 // A Gap is an interval of which a stream knows where its workloads stood
@@ -24,6 +25,11 @@ type Gap struct {
 	ToRV   uint64    `json:"to_rv"`   // the list that told where the workloads stand; below FromRV when the cluster was set back
 	From   time.Time `json:"from_time"`
 	To     time.Time `json:"to_time"`
+	// FromNumber and ToNumber are set for a gap of one sink alone, whose stream
+	// is sink/NAME: numbers of the log that it was not given are above the one
+	// and up to the other.
+	FromNumber int64 `json:"from_number,omitempty"`
+	ToNumber   int64 `json:"to_number,omitempty"`
 }
 
 // StreamRef names a stream as the workload whose changes are its gaps.

@@ -77,14 +77,6 @@ type Change struct {
 	Gap *Gap `json:"gap,omitempty"`
 }
 
-// A Delivery is a change on its way to one sink.
-type Delivery struct {
-	Change
-	PreviousSeq int64 // seq of this UID's last change offered to this sink; 0 at its start
-	Initial     bool  // tells a new sink where a live workload stands
-	Replayed    bool  // sent again by command, with its old ID and seq
-}
-
 // A Row is what the log remembers of one life of a workload, so that the next
 // change can be told from a repeat. It is written with the changes it sums up.
 type Row struct {
