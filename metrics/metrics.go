@@ -61,7 +61,10 @@ type family struct {
 }
 
 // A source yields the points of one owner. It is called for every Gather.
-type source func(yield func(Point))
+type source struct {
+	points func(yield func(Point))
+	group  *Group // nil: it stays
+}
 
 // NewRegistry returns an empty registry that already describes pipelines.
 func NewRegistry() *Registry {
@@ -75,6 +78,10 @@ func NewRegistry() *Registry {
 // A name registered twice with different descriptions is an error, and so is
 // one of those that describe pipelines.
 func (r *Registry) Func(d Desc, points func(yield func(Point))) error {
+	return r.add(d, source{points: points})
+}
+
+func (r *Registry) add(d Desc, s source) error {
 	if err := d.check(); err != nil {
 		return err
 	}
@@ -87,7 +94,7 @@ func (r *Registry) Func(d Desc, points func(yield func(Point))) error {
 	} else if !f.desc.equal(d) {
 		return fmt.Errorf("metric %s: described twice: %+v, then %+v", d.Name, f.desc, d)
 	}
-	f.sources = append(f.sources, points)
+	f.sources = append(f.sources, s)
 	return nil
 }
 
@@ -105,7 +112,7 @@ func (r *Registry) Gather() []Family {
 	for _, f := range fams {
 		var points []Point
 		for _, s := range f.sources {
-			s(func(p Point) { points = append(points, p) })
+			s.points(func(p Point) { points = append(points, p) })
 		}
 		out = append(out, sortedFamily(f.desc, points))
 	}

@@ -20,7 +20,8 @@ import (
 // The owner changes the terms under the same lock that guards its structure
 // (see [Lock]), so that a snapshot never sees work half moved.
 type Pipeline struct {
-	opts PipelineOptions
+	opts  PipelineOptions
+	group *Group // nil: it stays
 
 	mu      sync.Mutex
 	carried int64
@@ -84,11 +85,13 @@ func (s PipelineSnapshot) OldestAge(now time.Time) time.Duration {
 
 // Pipeline registers a pipeline. A second one of the same name and target is
 // an error.
-func (r *Registry) Pipeline(o PipelineOptions) (*Pipeline, error) {
+func (r *Registry) Pipeline(o PipelineOptions) (*Pipeline, error) { return r.addPipeline(o, nil) }
+
+func (r *Registry) addPipeline(o PipelineOptions, g *Group) (*Pipeline, error) {
 	if o.Name == "" || o.Unit == "" {
 		return nil, fmt.Errorf("pipeline %q: name and unit must not be empty", o.Name)
 	}
-	p := &Pipeline{opts: o, retries: map[string]int64{}, drops: map[string]int64{}}
+	p := &Pipeline{opts: o, group: g, retries: map[string]int64{}, drops: map[string]int64{}}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	key := o.Name + "\x00" + o.Target
