@@ -61,7 +61,7 @@ func BenchmarkRead(b *testing.B) {
 	}
 	b.ResetTimer()
 	for done := 0; done < b.N; done += batch {
-		got, err := l.Read(context.Background(), int64(done%n), batch)
+		got, err := readLog(context.Background(), l, int64(done%n), batch)
 		if err != nil || len(got) != batch {
 			b.Fatal(len(got), err)
 		}

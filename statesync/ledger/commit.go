@@ -4,17 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"time"
 
-	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
 
 	"github.com/outrider-agent/outrider/internal/failpoint"
 	"github.com/outrider-agent/outrider/metrics"
-	"github.com/outrider-agent/outrider/statesync"
 )
 
 // The committer's rules:
@@ -25,7 +22,7 @@ import (
 //     failed once must not be trusted to succeed later. The last durable number
 //     then says how much of the group had been written after all.
 //   - Between groups it deletes what need not be kept, a chunk at a time; while
-//     the ledger is full it commits the sinks' cursors and nothing else.
+//     the ledger is full it commits what the sinks save and nothing else.
 
 const (
 	retryFirst = 50 * time.Millisecond
@@ -63,68 +60,6 @@ func (l *Ledger) Run(ctx context.Context) error {
 			return nil
 		}
 	}
-}
-
-// SaveCursor makes a sink's acknowledgements durable soon: with the next
-// group, or by themselves.
-func (l *Ledger) SaveCursor(sink string, acked int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.cursors[sink] = acked
-	l.signal()
-}
-
-// Cursor returns how far a sink has acknowledged. A sink not seen before is
-// remembered as starting at the ledger's head; after a rescue, which may have
-// cost its cursor, at the oldest change that is left. It must not be called while
-// Run runs.
-func (l *Ledger) Cursor(sink string) (statesync.Cursor, error) {
-	l.writing.Lock()
-	defer l.writing.Unlock()
-	if l.writer == nil {
-		return statesync.Cursor{}, fmt.Errorf("cursor of sink %s: %w", sink, errNoWriter)
-	}
-	start := l.head
-	if l.cursorsLost {
-		oldest, err := readNumber(l.writer, "SELECT min(n) FROM changes")
-		if err != nil {
-			return statesync.Cursor{}, fmt.Errorf("cursor of sink %s: %w", sink, err)
-		}
-		if oldest > 0 {
-			start = oldest - 1
-		}
-	}
-	err := sqlitex.Execute(l.writer, "INSERT INTO cursors(sink, since, acked) VALUES(?, ?, ?) ON CONFLICT DO NOTHING",
-		&sqlitex.ExecOptions{Args: []any{sink, start, start}})
-	if err != nil {
-		return statesync.Cursor{}, fmt.Errorf("cursor of sink %s: %w", sink, err)
-	}
-	c := statesync.Cursor{Sink: sink}
-	err = sqlitex.Execute(l.writer, "SELECT since, acked FROM cursors WHERE sink = ?", &sqlitex.ExecOptions{
-		Args:       []any{sink},
-		ResultFunc: func(s *sqlite.Stmt) error { c.Since, c.Acked = s.ColumnInt64(0), s.ColumnInt64(1); return nil },
-	})
-	if err != nil {
-		return statesync.Cursor{}, fmt.Errorf("cursor of sink %s: %w", sink, err)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.acked[sink] = c.Acked
-	return c, nil
-}
-
-// trustCursors ends the time in which a sink may have lost its cursor.
-func (l *Ledger) trustCursors() {
-	l.writing.Lock()
-	defer l.writing.Unlock()
-	if !l.cursorsLost || l.writer == nil {
-		return
-	}
-	if err := sqlitex.Execute(l.writer, "DELETE FROM meta WHERE key = ?", &sqlitex.ExecOptions{Args: []any{metaCursorsLost}}); err != nil {
-		_ = l.drop(err) // it stands until the next start, which does no harm
-		return
-	}
-	l.wrote(pageBytes)
 }
 
 // Identify ties the ledger to a cluster, at the first start, and returns the
@@ -214,31 +149,31 @@ func (l *Ledger) queue() metrics.Queue {
 func (l *Ledger) commitAll(ctx context.Context) {
 	for ctx.Err() == nil {
 		left := l.retain()
-		group, cursors := l.next()
-		if len(group) == 0 && len(cursors) == 0 && left.connected {
+		group, savings := l.next()
+		if len(group) == 0 && len(savings) == 0 && left.connected {
 			l.fail(l.full)
 			if !left.more {
 				return
 			}
 			continue
 		}
-		newHead, ok := l.commitUntilDurable(ctx, group, cursors)
+		newHead, ok := l.commitUntilDurable(ctx, group, savings)
 		if !ok {
 			return
 		}
-		l.settle(group, cursors, newHead)
+		l.settle(group, savings, newHead)
 		_ = failpoint.Here("ledger/settled") // nothing is left that could fail
 	}
 }
 
 // next returns what the next transaction is to hold: no entries while there
 // is no room for them.
-func (l *Ledger) next() (group []waitingEntry, cursors map[string]int64) {
+func (l *Ledger) next() (group []waitingEntry, savings []*saving) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	cursors = maps.Clone(l.cursors)
+	savings = l.take()
 	if !l.room {
-		return nil, cursors
+		return nil, savings
 	}
 	var bytes int64
 	for _, e := range l.waiting[:min(len(l.waiting), groupEntries)] {
@@ -247,13 +182,13 @@ func (l *Ledger) next() (group []waitingEntry, cursors map[string]int64) {
 		}
 		group = append(group, e)
 	}
-	return group, cursors
+	return group, savings
 }
 
 // commitUntilDurable returns false when ctx ended first.
-func (l *Ledger) commitUntilDurable(ctx context.Context, group []waitingEntry, cursors map[string]int64) (newHead int64, ok bool) {
+func (l *Ledger) commitUntilDurable(ctx context.Context, group []waitingEntry, savings []*saving) (newHead int64, ok bool) {
 	for wait := retryFirst; ; wait = min(2*wait, retryMax) {
-		newHead, err := l.try(group, cursors)
+		newHead, err := l.try(group, savings)
 		if err == nil {
 			l.fail(l.full)
 			return newHead, true
@@ -269,7 +204,7 @@ func (l *Ledger) commitUntilDurable(ctx context.Context, group []waitingEntry, c
 }
 
 // try commits the group once.
-func (l *Ledger) try(group []waitingEntry, cursors map[string]int64) (newHead int64, err error) {
+func (l *Ledger) try(group []waitingEntry, savings []*saving) (newHead int64, err error) {
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	newHead = l.head
@@ -281,10 +216,13 @@ func (l *Ledger) try(group []waitingEntry, cursors map[string]int64) (newHead in
 			return 0, err
 		}
 	}
-	if err := l.write(group, cursors); err != nil {
+	if err := l.write(group, savings); err != nil {
 		return 0, l.drop(err)
 	}
 	l.durable = newHead
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.moveHead(newHead) // before anyone who waits to write: a cursor is never ahead of it
 	return newHead, nil
 }
 
@@ -332,8 +270,11 @@ func (l *Ledger) drop(cause error) error {
 	return closeAfter(c, cause)
 }
 
-func (l *Ledger) write(group []waitingEntry, cursors map[string]int64) error {
-	bytes := pageBytes * int64(len(cursors))
+func (l *Ledger) write(group []waitingEntry, savings []*saving) error {
+	bytes := int64(0)
+	for _, s := range savings {
+		bytes += s.cost()
+	}
 	for i := range group {
 		if !empty(&group[i].Entry) {
 			bytes += cost(&group[i].Entry)
@@ -356,10 +297,9 @@ func (l *Ledger) write(group []waitingEntry, cursors map[string]int64) error {
 				return err
 			}
 		}
-		for sink, acked := range cursors {
-			if err := sqlitex.Execute(l.writer, "UPDATE cursors SET acked = ? WHERE sink = ?",
-				&sqlitex.ExecOptions{Args: []any{acked, sink}}); err != nil {
-				return fmt.Errorf("cursor of sink %s: %w", sink, err)
+		for _, s := range savings {
+			if err := l.writeSaving(s); err != nil {
+				return fmt.Errorf("cursor of sink %s: %w", s.Sink, err)
 			}
 		}
 		return failpoint.Here("ledger/commit")
@@ -373,24 +313,16 @@ func (l *Ledger) write(group []waitingEntry, cursors map[string]int64) error {
 }
 
 // settle takes a durable group off the books and tells everyone.
-func (l *Ledger) settle(group []waitingEntry, cursors map[string]int64, newHead int64) {
+func (l *Ledger) settle(group []waitingEntry, savings []*saving, newHead int64) {
 	l.mu.Lock()
 	l.waiting = slices.Delete(l.waiting, 0, len(group))
-	for sink, acked := range cursors {
-		if l.cursors[sink] == acked {
-			delete(l.cursors, sink)
-		}
-		if _, ours := l.acked[sink]; ours {
-			l.acked[sink] = acked
-		}
-	}
+	tell := l.settleSavings(savings)
 	l.pipe.Out(int64(len(group)))
-	if newHead != l.head {
-		l.head = newHead
-		close(l.wake)
-		l.wake = make(chan struct{})
-	}
+	l.moveHead(newHead)
 	l.mu.Unlock()
+	for _, saved := range tell {
+		saved()
+	}
 	now := l.opts.Now()
 	for _, e := range group {
 		for i := range e.Changes {
@@ -401,6 +333,15 @@ func (l *Ledger) settle(group []waitingEntry, cursors map[string]int64, newHead 
 			e.Done()
 		}
 	}
+}
+
+// moveHead tells everyone of a new head. The lock must be held.
+func (l *Ledger) moveHead(n int64) {
+	if n == l.head {
+		return
+	}
+	l.head = n
+	l.wakeReaders()
 }
 
 // fail remembers why the group now tried is not durable, and logs the first

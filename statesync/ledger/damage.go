@@ -119,6 +119,11 @@ func (l *Ledger) connect() (err error) {
 			return fmt.Errorf("%w: %s: got %d, want no more than %d, the last number given", errDamaged, query, n, l.durable)
 		}
 	}
+	places, err := readNumber(l.writer, "SELECT seq FROM sqlite_sequence WHERE name = 'aside'")
+	if err != nil {
+		return fmt.Errorf("read places: %w", err)
+	}
+	l.asideTop = max(l.asideTop, places)
 	if err := l.recall(); err != nil {
 		return err
 	}
@@ -187,7 +192,7 @@ func (l *Ledger) repair(generation int64, cause error) error {
 	if l.broken == nil && generation == l.generation {
 		l.broken = cause
 	}
-	known := last{durable: max(l.durable, l.head), acked: maps.Clone(l.acked)}
+	known := last{durable: max(l.durable, l.head), acked: maps.Clone(l.acked), place: l.asideTop}
 	at, broken := l.rescuedAt, l.broken
 	l.mu.Unlock()
 	if broken == nil {
@@ -269,7 +274,7 @@ func (l *Ledger) lookInto() error {
 
 // missing returns an error when changes between after and upTo are not there
 // though they should be.
-func (l *Ledger) missing(after, upTo int64, got []statesync.Change) error {
+func (l *Ledger) missing(after, upTo int64, got []statesync.Offered) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	next := max(after, l.prunedTo) + 1
@@ -279,11 +284,12 @@ func (l *Ledger) missing(after, upTo int64, got []statesync.Change) error {
 		}
 		return nil
 	}
-	for _, c := range got {
-		if err := hole(c.Number - 1); err != nil {
+	for i := range got {
+		n := got[i].Number
+		if err := hole(n - 1); err != nil {
 			return err
 		}
-		next = max(next, c.Number+1)
+		next = max(next, n+1)
 	}
 	return hole(upTo)
 }

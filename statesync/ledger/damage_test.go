@@ -113,12 +113,12 @@ func TestDamageThatSQLiteDoesNotSee(t *testing.T) {
 			for i := range int64(10) {
 				record(t, l, crashEntry(i+1))
 			}
-			l.SaveCursor("s", 2)
+			l.Save(statesync.Progress{Sink: "s", Acked: 2})
 			until(t, "the cursor is durable", func() bool { return l.acknowledged() == 2 })
 			visit(t, dir).exec(tt.script)
 			var got []int64
 			for after := int64(2); ; {
-				page, err := l.Read(t.Context(), after, 3)
+				page, err := readLog(t.Context(), l, after, 3)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -210,7 +210,7 @@ func TestADiskThatSpoilsEverything(t *testing.T) {
 	start(t, l)
 	record(t, l, entry("a", 1, 4))
 	spoilOne := func(n int) { visit(t, dir).exec(fmt.Sprintf("UPDATE changes SET body = 'x' WHERE n = %d", n)) }
-	read := func() error { _, err := l.Read(t.Context(), 0, 100); return err }
+	read := func() error { _, err := readLog(t.Context(), l, 0, 100); return err }
 	spoilOne(1)
 	if err := read(); err != nil {
 		t.Fatal(err)
@@ -508,7 +508,7 @@ func TestTheReaderIsOpenedAgain(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.Read(t.Context(), 0, 1); !errors.Is(err, ErrClosed) {
+	if _, err := readLog(t.Context(), l, 0, 1); !errors.Is(err, ErrClosed) {
 		t.Errorf("read a closed ledger: %v, want %v", err, ErrClosed)
 	}
 }

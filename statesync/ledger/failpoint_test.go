@@ -52,7 +52,7 @@ func TestFailpoints(t *testing.T) {
 				if rows := load(t, l).Rows; head > 0 && (len(rows) != 1 || rows[0].Seq != head) {
 					t.Errorf("rows %+v, want one with seq %d", rows, head)
 				}
-				got, err := l.Read(t.Context(), 0, 1000)
+				got, err := readLog(t.Context(), l, 0, 1000)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -106,7 +106,7 @@ func passFailpoints(t *testing.T, dir string) {
 }
 
 func readAllowed(l *Ledger) []string {
-	got, err := l.Read(context.Background(), 0, 100)
+	got, err := readLog(context.Background(), l, 0, 100)
 	if err != nil {
 		return []string{err.Error()}
 	}

@@ -125,12 +125,12 @@ func TestFailedCursorIsTriedAgain(t *testing.T) {
 		other := visit(t, dir)
 		other.exec("CREATE TRIGGER strike BEFORE UPDATE ON cursors BEGIN SELECT RAISE(ABORT, 'disk on strike'); END")
 		start(t, l)
-		l.SaveCursor("s", 3)
+		l.Save(statesync.Progress{Sink: "s", Acked: 3})
 		time.Sleep(time.Second)
 		if _, err := l.Failure(); err == nil || !strings.Contains(err.Error(), "cursor of sink s") {
 			t.Errorf("failure %v, want one that names the sink", err)
 		}
-		l.SaveCursor("s", 8)
+		l.Save(statesync.Progress{Sink: "s", Acked: 8})
 		other.exec(noStrike)
 		time.Sleep(retryMax)
 		synctest.Wait()
@@ -236,7 +236,7 @@ func TestLostAnswerIsNotWrittenTwice(t *testing.T) {
 				t.Fatal("no error")
 			}
 			want = append(want, add(tt.after)...)
-			l.SaveCursor("s", 1)
+			l.Save(statesync.Progress{Sink: "s", Acked: 1})
 
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()

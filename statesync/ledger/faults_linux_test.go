@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"zombiezen.com/go/sqlite"
+
+	"github.com/outrider-agent/outrider/statesync"
 )
 
 // late appends entries from the i-th on and returns how many are done.
@@ -71,7 +73,7 @@ func TestAFullDisk(t *testing.T) {
 		t.Error("all entries are done on a full disk")
 	}
 	wholeEntries(t, l, done.Load())
-	l.SaveCursor("s", 2)
+	l.Save(statesync.Progress{Sink: "s", Acked: 2})
 	if at, report := l.Rescued(); !at.IsZero() {
 		t.Errorf("rescued: %s", report)
 	}

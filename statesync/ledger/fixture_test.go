@@ -84,11 +84,21 @@ func record(t testing.TB, l *Ledger, entries ...statesync.Entry) {
 	durable.Wait()
 }
 
+// readLog reads changes of the log.
+func readLog(ctx context.Context, l *Ledger, after int64, limit int) ([]statesync.Change, error) {
+	got, err := l.Read(ctx, statesync.ReadQuery{After: after, Limit: limit})
+	out := make([]statesync.Change, len(got))
+	for i := range got {
+		out[i] = got[i].Change
+	}
+	return out, err
+}
+
 // readAll reads every change and fails when the numbers have holes or the
 // links to the UID's change before are wrong.
 func readAll(t testing.TB, l *Ledger) []statesync.Change {
 	t.Helper()
-	out, err := l.Read(context.Background(), 0, 1<<20)
+	out, err := readLog(context.Background(), l, 0, 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}

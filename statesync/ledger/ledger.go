@@ -76,12 +76,16 @@ type Ledger struct {
 	closed   bool
 	file     os.FileInfo // of the file at path when it was opened
 	waiting  []waitingEntry
-	cursors  map[string]int64 // acknowledgements not yet durable, by sink
-	acked    map[string]int64 // durable acknowledgements of the sinks of this run
-	stale    chan struct{}    // closed and replaced when the ledger had to begin anew
-	room     bool             // entries may be committed
+	savings  map[string][]*saving // by sink: saved and not yet durable
+	ours     map[string]bool      // sinks of this run
+	acked    map[string]int64     // durable cursors of those that hold changes
+	parked   map[string]int64     // changes that they have put aside, as last counted
+	tight    bool                 // nearly all room is used, and nothing can be deleted
+	sweep    bool                 // changes may be deleted that were to be kept
+	stale    chan struct{}        // closed and replaced when the ledger had to begin anew
+	room     bool                 // entries may be committed
 	head     int64
-	wake     chan struct{} // closed and replaced when head moves
+	wake     chan struct{} // closed and replaced when head moves, or something is put aside
 	failure  error         // of the group now being tried; nil: none
 	failedAt time.Time
 	pruned   map[string]int64  // rows deleted, by table
@@ -100,13 +104,14 @@ type Ledger struct {
 
 	// Who needs several of these takes them in this order.
 
-	writing sync.Mutex // guards what follows: a transaction at a time
-	writer  *sqlite.Conn
-	durable int64 // the number of the last durable change; head follows
-	largest int64 // of the sizes that the file has had
-	ids     map[string]identity
-	streams map[string]int64 // ids of streams, by name
-	retains retention
+	writing  sync.Mutex // guards what follows: a transaction at a time
+	writer   *sqlite.Conn
+	durable  int64 // the number of the last durable change; head follows
+	largest  int64 // of the sizes that the file has had
+	asideTop int64 // the highest place that this run has given
+	ids      map[string]identity
+	streams  map[string]int64 // ids of streams, by name
+	retains  retention
 
 	readMu sync.Mutex   // one reader at a time
 	reader *sqlite.Conn // nil: to be opened
@@ -137,8 +142,10 @@ func Open(o Options) (*Ledger, error) {
 		grown:   make(chan struct{}, 1),
 		stale:   make(chan struct{}),
 		room:    true,
-		cursors: map[string]int64{},
+		savings: map[string][]*saving{},
+		ours:    map[string]bool{},
 		acked:   map[string]int64{},
+		parked:  map[string]int64{},
 		wake:    make(chan struct{}),
 		commits: metrics.NewHistogram(), recorded: metrics.NewHistogram(), checks: metrics.NewHistogram(),
 		pruned: map[string]int64{}, upkeep: map[string]upkeep{},
@@ -196,7 +203,8 @@ func (l *Ledger) Append(ctx context.Context, e statesync.Entry) error {
 }
 
 // Head returns the number of the last durable change, and a channel that is
-// closed when there is a later one.
+// closed when there is a later one, or when something was put aside for a sink
+// that it has not put aside itself.
 func (l *Ledger) Head() (int64, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-	"unicode/utf8"
 
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
@@ -22,40 +21,6 @@ const objectsPage = 500 // objects a read
 // Versions are unsigned, and SQLite's integers are not: those of the upper half
 // are the greater ones.
 const removedAfterVersion = `CASE WHEN (w.removed < 0) = (s.version < 0) THEN w.removed > s.version ELSE w.removed < 0 END`
-
-// Read returns up to limit changes with numbers above after, in order.
-func (l *Ledger) Read(ctx context.Context, after int64, limit int) (out []statesync.Change, err error) {
-	err = l.read(ctx, func(c *sqlite.Conn) error {
-		out = nil
-		head, _ := l.Head()
-		err := sqlitex.Execute(c, "SELECT n, previous, recorded, body FROM changes WHERE n > ? ORDER BY n LIMIT ?",
-			&sqlitex.ExecOptions{Args: []any{after, limit}, ResultFunc: func(s *sqlite.Stmt) error {
-				c := statesync.Change{}
-				body := s.ColumnText(3)
-				if err := json.Unmarshal([]byte(body), &c); err != nil {
-					return fmt.Errorf("%w: change %d: %w", errDamaged, s.ColumnInt64(0), err)
-				}
-				if !utf8.ValidString(body) { // which the decoder mends in silence
-					return fmt.Errorf("%w: change %d: it is not UTF-8", errDamaged, s.ColumnInt64(0))
-				}
-				c.Number, c.Previous = s.ColumnInt64(0), s.ColumnInt64(1)
-				c.Recorded = time.Unix(0, s.ColumnInt64(2))
-				out = append(out, c)
-				return nil
-			}})
-		if err != nil {
-			return err
-		}
-		if len(out) == limit {
-			head = after
-		}
-		return l.missing(after, head, out)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read ledger after %d: %w", after, err)
-	}
-	return out, nil
-}
 
 // Load implements [statesync.Log]. Its rows are the lives whose object exists
 // and the tombstones that events may still come for: those that the resume

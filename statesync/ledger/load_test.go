@@ -269,7 +269,7 @@ func TestObjectsComeAPageAtATime(t *testing.T) {
 			return enough
 		}
 		record(t, l, keep("other", map[string]string{"x": "1"})) // nothing is held up meanwhile
-		if _, err := l.Read(t.Context(), 0, 1); err != nil {
+		if _, err := readLog(t.Context(), l, 0, 1); err != nil {
 			t.Fatal(err)
 		}
 		return nil

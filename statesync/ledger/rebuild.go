@@ -31,6 +31,7 @@ type rebuild struct {
 	meta     map[string]string
 	metaRead bool
 	sequence int64           // the highest number given, as the file says; 0: it does not
+	places   int64           // the highest place given to what is put aside, likewise
 	seen     int64           // the highest number met
 	low      int64           // up to here every sink has acknowledged
 	dropped  map[int64]int64 // of a workload with changes after head: the number of the one before them
@@ -141,11 +142,12 @@ func (r *rebuild) keep(c cell) error {
 	switch shape := c.shape(); {
 	case !c.table && shape == "TT":
 		return r.keepMeta(v[0].(string), v[1].(string))
-	case !c.table && shape == "TII":
-		return r.exec(`INSERT INTO cursors(sink, since, acked) VALUES(?, ?, ?)
-			ON CONFLICT DO UPDATE SET acked = max(acked, excluded.acked)`, v...)
-	case c.table && shape == "TI" && v[0] == "changes":
-		r.sequence = max(r.sequence, v[1].(int64))
+	case !c.table && (shape == "TII" || shape == "TIITIIIIIITIIIII"):
+		return r.keepCursor(v)
+	case c.table && shape == "TI":
+		r.keepSequence(v[0].(string), v[1].(int64))
+	case c.table && shape == "NTTITTTIIITT", c.table && shape == "NTITTITITIIIIT", !c.table && shape == "TIIT":
+		return r.keepApart(c.rowid, v, shape)
 	case c.table && shape == "NTTIIT":
 		return r.tryExec("INSERT OR REPLACE INTO streams(id, name, definition, version, at, lost) VALUES(?, ?, ?, ?, ?, ?)",
 			c.rowid, v[1], v[2], v[3], v[4], statesync.GapLedgerLost)
@@ -161,7 +163,7 @@ func (r *rebuild) keepMeta(key, value string) error {
 	r.metaRead = true
 	switch key {
 	case "format":
-		if value != "1" && value != fmt.Sprint(format) {
+		if value != "1" && value != "2" && value != fmt.Sprint(format) {
 			return fmt.Errorf("ledger has format %s, want %d: it was written by another version of outrider", value, format)
 		}
 	case metaRescued, metaRescuedAt, metaCursorsLost:
@@ -171,6 +173,63 @@ func (r *rebuild) keepMeta(key, value string) error {
 		}
 	}
 	return nil
+}
+
+// keepCursor takes a cursor of format 3, or of an earlier one. Of two the later
+// counts whole: it is the one that more was saved of.
+func (r *rebuild) keepCursor(v []any) error {
+	if len(v) == 3 {
+		return r.tryExec(`INSERT INTO cursors(sink, since, acked, skipped, begun) VALUES(?1, ?2, ?3, ?2, ?2)
+			ON CONFLICT DO UPDATE SET acked = max(acked, excluded.acked)`, v...)
+	}
+	const columns = "sink, since, acked, position, skipped, marked_previous, marked, marked_changes, marked_skipped, marked_waiting, detached, detached_at, gaps, saves, saved, begun"
+	names := strings.Split(columns, ", ")
+	sets := make([]string, 0, len(names))
+	for _, name := range names[1:] {
+		sets = append(sets, name+" = excluded."+name)
+	}
+	return r.tryExec(fmt.Sprintf(`INSERT INTO cursors(%s) VALUES(?%s) ON CONFLICT DO UPDATE SET %s
+		WHERE excluded.acked > acked OR excluded.acked = acked AND excluded.saves >= saves`,
+		columns, strings.Repeat(", ?", len(names)-1), strings.Join(sets, ", ")), v...)
+}
+
+func (r *rebuild) keepSequence(table string, n int64) {
+	switch table {
+	case "changes":
+		r.sequence = max(r.sequence, n)
+	case "aside":
+		r.places = max(r.places, n)
+	}
+}
+
+// keepApart takes a row of what is kept for one sink, if it can be read.
+func (r *rebuild) keepApart(id int64, v []any, shape string) error {
+	readable := func(texts ...any) bool {
+		for _, t := range texts {
+			if s := t.(string); s != "" && !json.Valid([]byte(s)) {
+				return false
+			}
+		}
+		return true
+	}
+	switch shape {
+	case "TIIT":
+		if !readable(v[3]) {
+			return nil
+		}
+		return r.tryExec("INSERT OR REPLACE INTO told(sink, workload, seq, skipped) VALUES(?, ?, ?, ?)", v...)
+	case "NTTITTTIIITT":
+		if !readable(v[10], v[11]) {
+			return nil
+		}
+		return r.tryExec(`INSERT INTO aside(id, sink, lane, n, what, uid, cause, first, seq, previous, skipped, body)
+			VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`, append([]any{id}, v[1:]...)...)
+	}
+	if !readable(v[6], v[8]) {
+		return nil
+	}
+	return r.tryExec(`INSERT INTO dead_letters(id, sink, n, uid, lane, seq, body, previous, skipped, initial, tries, first, last, error)
+		VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`, append([]any{id}, v[1:]...)...)
 }
 
 // keepWorkload takes a row in the order of columns of format 2, or in that of
@@ -228,22 +287,24 @@ func (r *rebuild) keepChange(c cell, from int64) error {
 	}
 	r.seen = max(r.seen, c.rowid)
 	if c.rowid < from {
-		return nil
+		if parked, err := readNumber(r.c, fmt.Sprintf("SELECT count(*) FROM aside WHERE n = %d AND what = 'parked'", c.rowid)); parked == 0 || err != nil {
+			return err
+		}
 	}
 	return r.exec("INSERT INTO changes(n, workload, seq, previous, recorded, body) VALUES(?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
 		append([]any{c.rowid}, c.values[1:]...)...)
 }
 
-// findLow finds up to where every sink has acknowledged, or retention has
-// deleted; -1: not known.
+// findLow finds up to where every sink that is not detached has settled, or
+// retention has deleted; -1: not known.
 func (r *rebuild) findLow() (err error) {
 	for sink, acked := range r.acked {
-		if err := r.exec(`INSERT INTO cursors(sink, since, acked) VALUES(?1, ?2, ?2)
+		if err := r.exec(`INSERT INTO cursors(sink, since, acked, skipped, begun) VALUES(?1, ?2, ?2, ?2, ?2)
 			ON CONFLICT DO UPDATE SET acked = max(acked, excluded.acked)`, sink, acked); err != nil {
 			return err
 		}
 	}
-	if r.low, err = readNumber(r.c, "SELECT coalesce(min(acked), -1) FROM cursors"); err != nil {
+	if r.low, err = readNumber(r.c, "SELECT coalesce(min(acked), -1) FROM cursors WHERE detached = ''"); err != nil {
 		return err
 	}
 	if pruned, err := strconv.ParseInt(r.meta[metaPruned], 10, 64); err == nil {
@@ -316,7 +377,7 @@ func (r *rebuild) writeLosses() error {
 	if r.durable >= 0 {
 		top = r.durable
 	}
-	oldest, err := readNumber(r.c, "SELECT coalesce(min(n), 0) FROM changes")
+	oldest, err := readNumber(r.c, "SELECT coalesce(min(n), 0) FROM changes WHERE n NOT IN (SELECT n FROM aside WHERE what = 'parked')")
 	if err != nil {
 		return err
 	}
@@ -352,10 +413,11 @@ func (r *rebuild) writeLosses() error {
 			return err
 		}
 	}
-	if err := r.exec("DELETE FROM sqlite_sequence WHERE name = 'changes'"); err != nil {
+	if err := r.exec("DELETE FROM sqlite_sequence WHERE name IN ('changes', 'aside')"); err != nil {
 		return err
 	}
-	return r.exec("INSERT INTO sqlite_sequence(name, seq) VALUES('changes', ?)", top)
+	return r.exec(`INSERT INTO sqlite_sequence(name, seq) VALUES('changes', ?1),
+		('aside', max(?2, (SELECT coalesce(max(id), 0) FROM aside)))`, top, max(r.places, r.place))
 }
 
 // writeMeta begins a new epoch.

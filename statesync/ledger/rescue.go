@@ -89,6 +89,7 @@ func (r *rescued) String() string {
 type last struct {
 	durable int64            // number of the last durable change; -1: not known
 	acked   map[string]int64 // by sink
+	place   int64            // the highest that was given to what is put aside
 }
 
 // rescue sets the damaged ledger at path aside and puts a new one with all

@@ -65,7 +65,7 @@ func fill(t testing.TB, entries int) *wreck {
 	record(t, l, all...)
 	w.head, _ = l.Head()
 	w.acked = w.head / 4
-	l.SaveCursor(wreckSink, w.acked)
+	l.Save(statesync.Progress{Sink: wreckSink, Acked: w.acked})
 	until(t, "the cursor is durable", func() bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -186,7 +186,7 @@ func (w *wreck) survived(t testing.TB, l *Ledger, hit func(uint32) bool) {
 	defer cancel()
 	got := map[int64]statesync.Change{}
 	for after := w.acked; ; {
-		page, err := l.Read(ctx, after, 100)
+		page, err := readLog(ctx, l, after, 100)
 		if err != nil {
 			t.Fatalf("read after %d: %v", after, err)
 		}
@@ -231,7 +231,7 @@ func (w *wreck) survived(t testing.TB, l *Ledger, hit func(uint32) bool) {
 		t.Errorf("head %d, want %d or more", head, w.head)
 	}
 	record(t, l, entry("fresh", 1, 1))
-	page, err := l.Read(ctx, head, 10)
+	page, err := readLog(ctx, l, head, 10)
 	if err != nil || len(page) != 1 || page[0].ID != "fresh-1" || page[0].Number <= w.head {
 		t.Fatalf("fresh change %+v, %v, want one above %d", page, err, w.head)
 	}

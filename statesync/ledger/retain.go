@@ -5,24 +5,21 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"math"
 	"os"
 	"slices"
 	"strings"
 	"time"
 
-	"zombiezen.com/go/sqlite"
-	"zombiezen.com/go/sqlite/sqlitex"
-
-	"github.com/outrider-agent/outrider/internal/failpoint"
 	"github.com/outrider-agent/outrider/metrics"
-	"github.com/outrider-agent/outrider/statesync"
 )
 
 // The rules of retention:
-//   - Only what every sink of this run has acknowledged durably is deleted:
-//     once it is older than Keep, or at any age while nine tenths of the bound
-//     are in use. Oldest first, so that what is left has no holes.
+//   - Only what every sink of this run has settled durably is deleted, and none
+//     has parked: once it is older than Keep, or at any age while nine tenths of
+//     the bound are in use. A detached sink holds nothing.
+//   - Oldest first, so that what is left has no holes above the least cursor.
+//     What is kept below, because it is parked, is passed over, and looked at
+//     again once a minute.
 //   - A tombstone stays until the resume point of its stream has passed the
 //     removal, no change of it is left, and it is older than Keep and an hour:
 //     an event that is read again would bring the workload back to life. One
@@ -39,6 +36,8 @@ const (
 	retainChunk     = 500                 // rows a transaction
 	retainEvery     = time.Second
 	tombstonesEvery = time.Minute // they are looked through as often
+	keptEvery       = time.Minute // so are changes that were kept because they are parked,
+	keptPressed     = 10 * time.Second
 )
 
 // retention is what the committer remembers of its deleting.
@@ -48,6 +47,9 @@ type retention struct {
 	truncated  time.Time // when the WAL was last made short for lack of room
 	tombstones time.Time // when to look through the tombstones again
 	gone, id   int64     // those up to here have been looked at
+	sweep      time.Time // when to look through the changes again
+	passed     int64     // those up to here have been looked at
+	counted    time.Time // when the changes that are parked were counted
 }
 
 // A kept is what retain leaves to do.
@@ -73,13 +75,17 @@ func (l *Ledger) retain() kept {
 		r.due = now.Add(retainEvery)
 		deleted, more, err = l.prune(now, pressed)
 	}
-	if err == nil && size >= l.opts.MaxBytes && deleted == 0 && now.Sub(r.truncated) >= retainEvery {
+	idle := deleted == 0 && !more
+	if err == nil && idle && l.worthTruncating(size, now) {
 		r.truncated = now
 		l.truncate()
 		size, err = l.measure()
 	}
+	if err == nil && idle && size >= l.tightBytes() {
+		err = l.countParked(now)
+	}
 	l.keepUp("prune", err)
-	l.bound(size, deleted, err)
+	l.bound(size, idle, err)
 	if err != nil {
 		r.hold = now.Add(retryMax)
 		_ = l.drop(err)
@@ -126,20 +132,22 @@ func (l *Ledger) walSize() (int64, error) {
 	return info.Size(), nil
 }
 
-// bound opens or closes the ledger for entries.
-func (l *Ledger) bound(size int64, deleted int, failure error) {
+// bound opens or closes the ledger for entries; idle says that nothing more can
+// be deleted now.
+func (l *Ledger) bound(size int64, idle bool, failure error) {
 	room := size < l.opts.MaxBytes
 	switch {
 	case size == 0: // it is not known: as before
 		return
 	case room:
 		l.full = nil
-	case deleted == 0:
+	case idle:
 		l.full = l.fullError(size, failure)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.room = room
+	l.tight = size >= l.tightBytes() && (idle || l.tight) && !l.sweep
 }
 
 // fullError says what stands in the way.
@@ -148,7 +156,7 @@ func (l *Ledger) fullError(size int64, failure error) error {
 	defer l.mu.Unlock()
 	var holders []string
 	for _, sink := range slices.Sorted(maps.Keys(l.acked)) {
-		if n := l.head - l.acked[sink]; n > 0 {
+		if n := l.held(sink); n > 0 {
 			holders = append(holders, fmt.Sprintf("sink %s holds %d changes", sink, n))
 		}
 	}
@@ -160,111 +168,6 @@ func (l *Ledger) fullError(size int64, failure error) error {
 		err = fmt.Errorf("%w (and nothing can be deleted: %w)", err, failure)
 	}
 	return err
-}
-
-// acknowledged is the number up to which every sink of this run has
-// acknowledged, durably.
-func (l *Ledger) acknowledged() int64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n := l.head
-	for _, acked := range l.acked {
-		n = min(n, acked)
-	}
-	return n
-}
-
-// prune deletes up to a chunk of changes and of tombstones: of changes at any
-// age when pressed.
-func (l *Ledger) prune(now time.Time, pressed bool) (deleted int, more bool, err error) {
-	before := now.Add(-l.opts.Keep).UnixNano()
-	if pressed {
-		before = math.MaxInt64
-	}
-	// Ages are looked at within a chunk: a clock that was ahead for a while
-	// does not hold up what came later.
-	var upTo int64
-	err = sqlitex.Execute(l.writer,
-		"SELECT max(n) FROM (SELECT n, recorded FROM changes WHERE n <= ? ORDER BY n LIMIT ?) WHERE recorded < ?",
-		&sqlitex.ExecOptions{
-			Args:       []any{l.acknowledged(), retainChunk, before},
-			ResultFunc: func(s *sqlite.Stmt) error { upTo = s.ColumnInt64(0); return nil },
-		})
-	if err != nil {
-		return 0, false, fmt.Errorf("find old changes: %w", err)
-	}
-	tombstones, moreTombstones, err := l.oldTombstones(now)
-	if err != nil {
-		return 0, false, fmt.Errorf("find old tombstones: %w", err)
-	}
-	if upTo == 0 && len(tombstones) == 0 {
-		return 0, moreTombstones, nil
-	}
-	l.mu.Lock()
-	l.prunedTo = max(l.prunedTo, upTo) // before a reader can see it
-	l.mu.Unlock()
-	err = transaction(l.writer, func() error {
-		if err := sqlitex.Execute(l.writer, "INSERT INTO meta(key, value) VALUES(?1, ?2) ON CONFLICT DO UPDATE SET value = max(CAST(value AS INTEGER), ?2)",
-			&sqlitex.ExecOptions{Args: []any{metaPruned, upTo}}); err != nil {
-			return fmt.Errorf("note what is deleted: %w", err)
-		}
-		if err := sqlitex.Execute(l.writer, "DELETE FROM changes WHERE n <= ?", &sqlitex.ExecOptions{Args: []any{upTo}}); err != nil {
-			return fmt.Errorf("delete old changes: %w", err)
-		}
-		deleted = l.writer.Changes()
-		for _, id := range tombstones {
-			if err := sqlitex.Execute(l.writer, "DELETE FROM workloads WHERE id = ?", &sqlitex.ExecOptions{Args: []any{id}}); err != nil {
-				return fmt.Errorf("delete old tombstones: %w", err)
-			}
-		}
-		return failpoint.Here("ledger/prune")
-	})
-	if err != nil {
-		return 0, false, err
-	}
-	l.wrote(1024*int64(deleted) + pageBytes*int64(len(tombstones)+1))
-	l.mu.Lock()
-	l.pruned["changes"] += int64(deleted)
-	l.pruned["workloads"] += int64(len(tombstones))
-	l.mu.Unlock()
-	return deleted, moreTombstones || deleted == retainChunk || pressed && deleted > 0, nil
-}
-
-// oldTombstones looks through the next chunk of tombstones and returns those
-// to be deleted. Most may have to stay for long: each is looked at once a
-// minute.
-func (l *Ledger) oldTombstones(now time.Time) (ids []int64, more bool, err error) {
-	r := &l.retains
-	if now.Before(r.tombstones) {
-		return nil, false, nil
-	}
-	oldest, err := readNumber(l.writer, "SELECT coalesce(min(n), 9223372036854775807) FROM changes")
-	if err != nil {
-		return nil, false, err
-	}
-	seen := 0
-	err = sqlitex.Execute(l.writer,
-		`SELECT w.gone, w.id, w.last < ? AND (w.state != ? AND w.removed != 0 OR w.gone < ?) AND (w.removed = 0 OR s.id IS NULL OR s.lost = '' AND NOT `+removedAfterVersion+`)
-		 FROM workloads w LEFT JOIN streams s ON s.name = w.stream
-		 WHERE w.gone != 0 AND w.gone < ? AND (w.gone, w.id) > (?, ?) ORDER BY w.gone, w.id LIMIT ?`,
-		&sqlitex.ExecOptions{
-			Args: []any{oldest, string(statesync.Untracked), now.Add(-max(l.opts.Keep, untrackedKeep)).UnixNano(), now.Add(-max(l.opts.Keep, leastKeep)).UnixNano(), r.gone, r.id, retainChunk},
-			ResultFunc: func(s *sqlite.Stmt) error {
-				seen++
-				r.gone, r.id = s.ColumnInt64(0), s.ColumnInt64(1)
-				if s.ColumnBool(2) {
-					ids = append(ids, r.id)
-				}
-				return nil
-			},
-		})
-	if err != nil {
-		return nil, false, err
-	}
-	if seen < retainChunk {
-		r.gone, r.id, r.tombstones = 0, 0, now.Add(tombstonesEvery)
-	}
-	return ids, seen == retainChunk, nil
 }
 
 // An upkeep is how a step that no entry waits for fares.

@@ -86,21 +86,21 @@ func TestWhichChangesAreKept(t *testing.T) {
 			o := options(t.TempDir())
 			o.Now = func() time.Time { return now }
 			l := openWith(t, o)
-			visit(t, o.Dir).exec("INSERT INTO cursors VALUES('gone', 0, 0)")
+			visit(t, o.Dir).exec("INSERT INTO cursors(sink, since, acked) VALUES('gone', 0, 0)")
 			for sink, acked := range tt.acked {
 				if _, err := l.Cursor(sink); err != nil {
 					t.Fatal(err)
 				}
-				l.SaveCursor(sink, acked)
+				l.Save(statesync.Progress{Sink: sink, Acked: acked})
 			}
 			commit(t, l, entry("u", 1, 5))
 			for sink, acked := range tt.waiting {
-				l.SaveCursor(sink, acked)
+				l.Save(statesync.Progress{Sink: sink, Acked: acked})
 			}
 			now = epoch.Add(tt.later)
 			l.retains = retention{} // a clock that goes back would else wait
 			l.retain()
-			got, err := l.Read(t.Context(), 0, 10)
+			got, err := readLog(t.Context(), l, 0, 10)
 			if err != nil || len(got) != tt.want {
 				t.Fatalf("%d changes are left, %v, want %d", len(got), err, tt.want)
 			}
@@ -128,7 +128,7 @@ func TestAClockThatWasAhead(t *testing.T) {
 	commit(t, l, entry("u", 3, 2))
 	now = epoch.Add(25 * time.Hour)
 	l.retain()
-	if got, err := l.Read(t.Context(), 0, 10); err != nil || len(got) != 0 {
+	if got, err := readLog(t.Context(), l, 0, 10); err != nil || len(got) != 0 {
 		t.Errorf("%d changes, %v, want none", len(got), err)
 	}
 }
@@ -149,7 +149,7 @@ func TestADayIsDeletedInChunks(t *testing.T) {
 	var left []int
 	for more := true; more; {
 		more = l.retain().more
-		got, err := l.Read(t.Context(), 0, 2*n)
+		got, err := readLog(t.Context(), l, 0, 2*n)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -200,7 +200,7 @@ func TestWhichTombstonesAreKept(t *testing.T) {
 			commit(t, l, resume("at 10", 10), resume("lost", 10), keep("objects only", map[string]string{"x": "1"}), e)
 			other.exec("UPDATE streams SET lost = 'Expired' WHERE name = 'lost'")
 			if !tt.unread {
-				l.SaveCursor("s", 2)
+				l.Save(statesync.Progress{Sink: "s", Acked: 2})
 			}
 			now = now.Add(tt.later)
 			for range 3 { // the cursor is durable, then changes go, then tombstones
@@ -271,7 +271,7 @@ func TestALedgerThatWasEmptiedGoesOn(t *testing.T) {
 	gone := entry("u", 1, 3)
 	gone.Row.Gone = true
 	commit(t, l, gone)
-	l.SaveCursor("s", 3)
+	l.Save(statesync.Progress{Sink: "s", Acked: 3})
 	commit(t, l)
 	l.retains = retention{}
 	l.retain()
@@ -296,7 +296,7 @@ func TestALedgerThatWasEmptiedGoesOn(t *testing.T) {
 	start(t, l)
 	record(t, l, entry("v", 1, 2))
 	<-wake
-	got, err := l.Read(t.Context(), c.Acked, 10)
+	got, err := readLog(t.Context(), l, c.Acked, 10)
 	if err != nil || !slices.Equal(ids(got), []string{"v-1", "v-2"}) || got[0].Number != 4 || got[0].Previous != 0 {
 		t.Errorf("after the cursor: %+v, %v, want numbers 4 and 5", got, err)
 	}
@@ -322,13 +322,13 @@ func TestAcknowledgedChangesMakeRoom(t *testing.T) {
 			entries = append(entries, e)
 		}
 		record(t, l, entries...)
-		l.SaveCursor("s", batch*(i+1))
+		l.Save(statesync.Progress{Sink: "s", Acked: batch * (i + 1)})
 		largest = max(largest, l.size.Load())
 	}
 	if _, err := l.Failure(); err != nil {
 		t.Error(err)
 	}
-	got, err := l.Read(t.Context(), 0, n)
+	got, err := readLog(t.Context(), l, 0, n)
 	if err != nil || len(got) < n/20 || len(got) > n/2 || got[len(got)-1].Number != n {
 		t.Errorf("%d changes left, %v, want a part, up to %d", len(got), err, n)
 	}
@@ -388,7 +388,7 @@ func TestAFullLedgerWaits(t *testing.T) {
 			t.Errorf("%d changes are left, want all %d", len(got), head)
 		}
 
-		l.SaveCursor("well", head) // durable, and no reason to go on
+		l.Save(statesync.Progress{Sink: "well", Acked: head}) // durable, and no reason to go on
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if now, _ := l.Head(); now != head {
@@ -406,8 +406,8 @@ func TestAFullLedgerWaits(t *testing.T) {
 
 		for range n { // both sinks keep up from now on
 			head, _ := l.Head()
-			l.SaveCursor("dead", head)
-			l.SaveCursor("well", head)
+			l.Save(statesync.Progress{Sink: "dead", Acked: head})
+			l.Save(statesync.Progress{Sink: "well", Acked: head})
 			time.Sleep(time.Second)
 			synctest.Wait()
 			if head == n {
@@ -441,7 +441,7 @@ func TestRoomDoesNotWaitForDeleting(t *testing.T) {
 		size int64
 		room bool
 	}{{1, true}, {defaultMaxBytes, false}, {0, false}, {defaultMaxBytes - 1, true}, {0, true}} { // 0: not known
-		l.bound(step.size, 0, strike)
+		l.bound(step.size, true, strike)
 		if l.room != step.room || l.room != (l.full == nil) {
 			t.Errorf("room %t and failure %v at %d bytes, want room %t", l.room, l.full, step.size, step.room)
 		}
@@ -463,7 +463,7 @@ func TestAFullLedgerStops(t *testing.T) {
 		if err := l.Append(t.Context(), entry("u", 1, 1)); err != nil {
 			t.Fatal(err)
 		}
-		l.SaveCursor("s", 0)
+		l.Save(statesync.Progress{Sink: "s", Acked: 0})
 		time.Sleep(time.Minute)
 		if _, err := l.Failure(); err == nil || !strings.Contains(err.Error(), "no sink holds a change") {
 			t.Errorf("failure %v, want that it is full by itself", err)

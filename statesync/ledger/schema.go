@@ -17,7 +17,13 @@ import (
 //     stream as the workload whose changes are its gaps; written in the
 //     transaction of its changes.
 //   - streams holds how far each stream has come; objects, what it held then.
-//   - cursors holds how far each sink has acknowledged.
+//   - cursors holds where each sink stands.
+//   - aside holds what a sink is to be given, or told, apart from the log: by
+//     places that are never used twice. A parked entry is a change that stays in
+//     the log for it; the others have a body of their own, or need none.
+//   - told holds what a sink was given of a workload, where that is not simply
+//     the change before.
+//   - dead_letters holds what a sink has refused, whole.
 //   - losses holds numbers of changes that a damaged file has cost.
 //   - meta holds the format, the cluster and its epoch.
 //
@@ -73,10 +79,66 @@ CREATE TABLE IF NOT EXISTS objects (
 	PRIMARY KEY (stream, uid)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS cursors (
-	sink  TEXT PRIMARY KEY,
-	since INTEGER NOT NULL,
-	acked INTEGER NOT NULL
+	sink            TEXT PRIMARY KEY,
+	since           INTEGER NOT NULL,
+	acked           INTEGER NOT NULL,
+	position        TEXT    NOT NULL DEFAULT '',
+	skipped         INTEGER NOT NULL DEFAULT 0,
+	marked_previous INTEGER NOT NULL DEFAULT 0,
+	marked          INTEGER NOT NULL DEFAULT 0,
+	marked_changes  INTEGER NOT NULL DEFAULT 0,
+	marked_skipped  INTEGER NOT NULL DEFAULT 0,
+	marked_waiting  INTEGER NOT NULL DEFAULT 0,
+	detached        TEXT    NOT NULL DEFAULT '',
+	detached_at     INTEGER NOT NULL DEFAULT 0,
+	gaps            INTEGER NOT NULL DEFAULT 0,
+	saves           INTEGER NOT NULL DEFAULT 0,
+	saved           INTEGER NOT NULL DEFAULT 0,
+	begun           INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS aside (
+	id       INTEGER PRIMARY KEY AUTOINCREMENT,
+	sink     TEXT    NOT NULL,
+	lane     TEXT    NOT NULL,
+	n        INTEGER NOT NULL,
+	what     TEXT    NOT NULL,
+	uid      TEXT    NOT NULL,
+	cause    TEXT    NOT NULL,
+	first    INTEGER NOT NULL,
+	seq      INTEGER NOT NULL,
+	previous INTEGER NOT NULL,
+	skipped  TEXT    NOT NULL,
+	body     TEXT    NOT NULL,
+	ordinal  INTEGER GENERATED ALWAYS AS (iif(what IN ('parked', 'skipped'), n, 0)) VIRTUAL
+);
+CREATE INDEX IF NOT EXISTS aside_sinks ON aside(sink, ordinal, id, lane);
+CREATE INDEX IF NOT EXISTS aside_lanes ON aside(sink, lane, ordinal);
+CREATE INDEX IF NOT EXISTS aside_fresh ON aside(sink) WHERE what NOT IN ('parked', 'skipped');
+CREATE INDEX IF NOT EXISTS aside_parked ON aside(n, sink) WHERE what = 'parked';
+CREATE TABLE IF NOT EXISTS told (
+	sink     TEXT    NOT NULL,
+	workload INTEGER NOT NULL,
+	seq      INTEGER NOT NULL,
+	skipped  TEXT    NOT NULL,
+	PRIMARY KEY (sink, workload)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dead_letters (
+	id       INTEGER PRIMARY KEY AUTOINCREMENT,
+	sink     TEXT    NOT NULL,
+	n        INTEGER NOT NULL,
+	uid      TEXT    NOT NULL,
+	lane     TEXT    NOT NULL,
+	seq      INTEGER NOT NULL,
+	body     TEXT    NOT NULL,
+	previous INTEGER NOT NULL,
+	skipped  TEXT    NOT NULL,
+	initial  INTEGER NOT NULL,
+	tries    INTEGER NOT NULL,
+	first    INTEGER NOT NULL,
+	last     INTEGER NOT NULL,
+	error    TEXT    NOT NULL
+);
+CREATE INDEX IF NOT EXISTS dead_letters_sinks ON dead_letters(sink);
 CREATE TABLE IF NOT EXISTS losses (
 	first INTEGER NOT NULL,
 	last  INTEGER NOT NULL,
@@ -86,7 +148,7 @@ CREATE TABLE IF NOT EXISTS losses (
 `
 
 // format is the version of the schema. A ledger of a later format is refused.
-const format = 2
+const format = 3
 
 // makeLedger makes the ledger at path, if there is none: whole or not at all,
 // so that one without a format is a damaged one.
@@ -142,39 +204,6 @@ func openConn(path string) (*sqlite.Conn, error) {
 		}
 	}
 	return c, nil
-}
-
-// fromFormat1 brings the tables of format 1 to those of format 2, which makes
-// the others. Format 1 had no epoch but the first, and did not know streams.
-const fromFormat1 = `
-ALTER TABLE workloads ADD COLUMN stream     TEXT    NOT NULL DEFAULT '';
-ALTER TABLE workloads ADD COLUMN epoch      INTEGER NOT NULL DEFAULT 1;
-ALTER TABLE workloads ADD COLUMN started    INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE workloads ADD COLUMN suspension INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE workloads ADD COLUMN removed    INTEGER NOT NULL DEFAULT 0;
-`
-
-// migrate makes the tables, or brings those of an earlier format to ours: all
-// of it or nothing. A ledger of another format is left as it is.
-func migrate(c *sqlite.Conn) error {
-	return transaction(c, func() error {
-		got, err := formatOf(c)
-		if err != nil {
-			return err
-		}
-		switch got {
-		case "":
-			return fmt.Errorf("%w: it has no format", errDamaged)
-		case fmt.Sprint(format):
-		case "1":
-			if err := sqlitex.ExecuteScript(c, fromFormat1, nil); err != nil {
-				return fmt.Errorf("migrate from format 1: %w", err)
-			}
-		default:
-			return fmt.Errorf("ledger has format %s, want %d: it was written by another version of outrider", got, format)
-		}
-		return makeTables(c)
-	})
 }
 
 // makeTables makes the tables that are missing.

@@ -35,22 +35,28 @@ type stored struct {
 
 // changes reads every change once, in order.
 func (v *verifier) changes(ctx context.Context) error {
+	var total int64
+	if err := v.f.page(ctx, func() (err error) { total, err = v.f.kept(v.bounds); return err }); err != nil {
+		return err
+	}
 	from := v.first - 1
 	for from < v.head {
-		v.progress(Progress{Stage: "changes", Done: v.reads, Total: v.head - v.first + 1})
-		to := min(v.head, from+pageRows)
+		v.progress(Progress{Stage: "changes", Done: v.reads, Total: total})
+		read := 0
 		err := v.f.page(ctx, func() error {
 			if err := v.readLowest(); err != nil {
 				return err
 			}
 			return v.f.each(`SELECT n, c.workload, c.seq, c.previous, c.body, w.id IS NOT NULL, w.uid, w.kind, w.namespace, w.name
-				FROM changes c LEFT JOIN workloads w ON w.id = c.workload WHERE n > ? AND n <= ? ORDER BY n`, []any{from, to},
-				func(s *sqlite.Stmt) error { v.change(scan(s)); return nil })
+				FROM changes c LEFT JOIN workloads w ON w.id = c.workload WHERE n > ? AND n <= ? ORDER BY n LIMIT ?`, []any{from, v.head, pageRows},
+				func(s *sqlite.Stmt) error { read++; from = s.ColumnInt64(0); v.change(scan(s)); return nil })
 		})
 		if err != nil {
 			return err
 		}
-		from = to
+		if read < pageRows {
+			break
+		}
 	}
 	v.hole(v.head + 1)
 	rows := fmt.Sprintf("%d changes", v.reads)
@@ -78,7 +84,7 @@ func scan(s *sqlite.Stmt) stored {
 
 func (v *verifier) readLowest() error {
 	now, err := v.f.bounds()
-	v.lowest = now.first
+	v.lowest = max(now.first, now.pruned+1)
 	return err
 }
 

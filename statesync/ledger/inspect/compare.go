@@ -53,6 +53,8 @@ type recorded struct {
 	kept []keptChange // ascending by seq
 	said []saidChange // ascending by seq
 	last int64        // seq of the last one said
+
+	skipped []statesync.Skip // said to be left out
 }
 
 type keptChange struct {
@@ -108,7 +110,7 @@ func (c *comparison) keep(r Row) error {
 	if err != nil {
 		return err
 	}
-	need := r.Number > c.o.Sink.Since && r.Number <= c.o.Sink.Cursor
+	need := r.Number > max(c.o.Sink.Since, c.o.Sink.Begun) && r.Number <= c.o.Sink.Cursor && !slices.Contains(r.Apart, c.o.Sink.Name)
 	if need {
 		c.need++
 	}
@@ -179,7 +181,8 @@ func (c *comparison) say(d told, content uint64) {
 	l := c.life(d.Workload.UID)
 	said := saidChange{seq: d.Seq, line: d.line, id: idBytes(d.ID), content: content}
 	if d.Seq > l.last {
-		if len(l.said) > 0 && d.PreviousSeq != l.last {
+		l.skipped = append(l.skipped, d.Skipped...)
+		if len(l.said) > 0 && d.PreviousSeq != l.last && !begins(d) {
 			c.found(checkLinks, Finding{Line: d.line, UID: d.Workload.UID, Got: fmt.Sprintf("seq %d after seq %d", d.Seq, d.PreviousSeq), Want: fmt.Sprintf("after %d, the last one recorded", l.last)})
 		}
 		l.last = d.Seq
@@ -234,7 +237,7 @@ func (c *comparison) missing() {
 	var out []Finding
 	for uid, l := range c.lives {
 		for _, k := range l.kept {
-			if k.need && !k.seen {
+			if k.need && !k.seen && !l.leftOut(k.seq) {
 				out = append(out, Finding{Number: k.number, UID: uid, Got: "no line", Want: fmt.Sprintf("seq %d, to %s, ID %s", k.seq, quoted(string(k.to)), hex.EncodeToString(k.id[:]))})
 			}
 		}
@@ -243,6 +246,17 @@ func (c *comparison) missing() {
 	for _, f := range out {
 		c.found(checkTold, f)
 	}
+}
+
+// begins reports whether a line tells a workload's story from a new start: then
+// it says all before to be left out.
+func begins(d told) bool {
+	return d.Initial || d.PreviousSeq == 0 && len(d.Skipped) > 0
+}
+
+// leftOut reports whether the record says that a change was left out.
+func (l *recorded) leftOut(seq int64) bool {
+	return slices.ContainsFunc(l.skipped, func(s statesync.Skip) bool { return s.From <= seq && seq <= s.To })
 }
 
 // once finds IDs that two different changes of the record have.

@@ -189,3 +189,52 @@ func FuzzRecord(f *testing.F) {
 		}
 	})
 }
+
+// TestWhatASinkWasNotGivenIsNotMissing, as long as the ledger or the record
+// says so.
+func TestWhatASinkWasNotGivenIsNotMissing(t *testing.T) {
+	told := func(uid, cause string) string {
+		return fmt.Sprintf(`INSERT INTO told SELECT 'archive', id, 0, json_array(json_object('from', 1, 'to', 1, 'cause', '%s')) FROM workloads WHERE uid = '%s';`, cause, uid)
+	}
+	for name, tt := range map[string]struct {
+		script string
+		edit   func(lines []string) []string
+		want   map[string]int64
+	}{
+		"a change that waits aside":        {parked("archive", 5, "s"), without(5), map[string]int64{}},
+		"one that waits for another sink":  {"INSERT INTO cursors(sink, since, acked) VALUES('b', 0, 9);" + parked("b", 5, "s"), without(5), map[string]int64{checkTold: 1}},
+		"one that was left out":            {told("s", "filter"), without(5), map[string]int64{}},
+		"another that was left out":        {told("b", "filter"), without(5), map[string]int64{checkTold: 1}},
+		"one that is to be told left out":  {strings.Replace(parked("archive", 0, "s"), "'parked'", "'skipped'", 1), without(5), map[string]int64{}},
+		"one that the record says it is":   {"", func(l []string) []string { return saysSkipped(without(3)(l)) }, map[string]int64{}},
+		"what was before the sink's start": {"UPDATE cursors SET begun = 5", func(l []string) []string { return l[5:] }, map[string]int64{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := stopped(t)
+			alter(t, path, tt.script)
+			f := look(t, path)
+			r, err := compare(t, f, strings.Join(tt.edit(recordOf(t, f)), "\n")+"\n")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, found(r)); diff != "" {
+				t.Errorf("findings (-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+// without leaves a line out of a record.
+func without(n int) func([]string) []string {
+	return func(lines []string) []string { return slices.Delete(lines, n-1, n) }
+}
+
+// saysSkipped has the second change of b say that the first was left out.
+func saysSkipped(lines []string) []string {
+	for i, line := range lines {
+		if strings.Contains(line, "/workloads/b") {
+			lines[i] = strings.Replace(line, `"previous":1,`, `"previous":0,"skipped":[{"from":1,"to":1,"cause":"filter"}],`, 1)
+		}
+	}
+	return lines
+}

@@ -136,7 +136,7 @@ func (w *writer) small() {
 		Objects: []statesync.Object{{Stream: "pods", UID: "b", Body: []byte("{}")}, {Stream: "pods", UID: "c", Body: []byte("{}"), Unread: true}},
 		Resume:  &statesync.Resume{Stream: "pods", Definition: "all", Version: 250, At: began},
 	})
-	w.l.SaveCursor("archive", 10)
+	w.l.Save(statesync.Progress{Sink: "archive", Acked: 10})
 	w.append(statesync.Entry{Resume: &statesync.Resume{Stream: "jobs", Definition: "all", Version: 250, At: began}})
 }
 

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/outrider-agent/outrider/statesync"
 )
 
 // writeTimeout is how long a client may take for one piece of an answer.
@@ -31,6 +33,8 @@ type Message struct {
 //	ledger/stat
 //	ledger/ls      last=N after=N workload=NAMESPACE/KIND/NAME uid=UID gaps=true
 //	ledger/verify  findings=N progress=true
+//	ledger/sinks
+//	ledger/deadletters  sink=NAME last=N workload=NAMESPACE/KIND/NAME uid=UID
 func Actions(path string) map[string]http.Handler {
 	verifying := make(chan struct{}, 1) // one recount at a time: it costs a core
 	serve := func(reply func(*answer, *File) error) http.Handler {
@@ -40,8 +44,10 @@ func Actions(path string) map[string]http.Handler {
 		})
 	}
 	return map[string]http.Handler{
-		"ledger/stat": serve((*answer).stat),
-		"ledger/ls":   serve((*answer).ls),
+		"ledger/stat":        serve((*answer).stat),
+		"ledger/ls":          serve((*answer).ls),
+		"ledger/sinks":       serve((*answer).sinks),
+		"ledger/deadletters": serve((*answer).letters),
 		"ledger/verify": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			select {
 			case verifying <- struct{}{}:
@@ -85,7 +91,7 @@ func (a *answer) serve(path string, reply func(*answer, *File) error) {
 		panic(http.ErrAbortHandler) // the client must not take a part for the whole
 	case errors.As(err, &bad):
 		http.Error(a.w, err.Error(), http.StatusBadRequest)
-	case errors.Is(err, ErrNoWorkload):
+	case errors.Is(err, ErrNoWorkload), errors.Is(err, ErrNoSink):
 		http.Error(a.w, err.Error(), http.StatusUnprocessableEntity)
 	default:
 		http.Error(a.w, err.Error(), http.StatusInternalServerError)
@@ -134,12 +140,8 @@ func (a *answer) ls(f *File) error {
 	if q.After, err = a.number("after"); err != nil {
 		return err
 	}
-	if w := a.r.FormValue("workload"); w != "" {
-		key, err := ParseKey(w)
-		if err != nil {
-			return badRequest{err}
-		}
-		q.Workload = &key
+	if q.Workload, err = a.workload(); err != nil {
+		return err
 	}
 	out := bufio.NewWriterSize(a, 32<<10)
 	enc := json.NewEncoder(out)
@@ -156,10 +158,75 @@ func (a *answer) ls(f *File) error {
 	return out.Flush()
 }
 
+func (a *answer) sinks(f *File) error {
+	sinks, err := f.Sinks(a.r.Context())
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.encode(sinks)
+	}
+	return WriteSinks(a, sinks)
+}
+
+// A LetterList is what ledger/deadletters answers.
+type LetterList struct {
+	All     int64    `json:"all"` // without last
+	Letters []Letter `json:"letters"`
+}
+
+// WriteText writes the list for people.
+func (l *LetterList) WriteText(w io.Writer) error {
+	out := bufio.NewWriter(w)
+	for _, letter := range l.Letters {
+		_, _ = out.WriteString(letter.Text()) // Flush tells
+	}
+	switch shown := int64(len(l.Letters)); {
+	case l.All == 0:
+		_, _ = out.WriteString("no dead letters\n")
+	case shown < l.All:
+		fmt.Fprintf(out, "the last %d of %d; all: --last 0\n", shown, l.All)
+	}
+	return out.Flush()
+}
+
+func (a *answer) letters(f *File) error {
+	q := LetterQuery{Sink: a.r.FormValue("sink"), UID: a.r.FormValue("uid")}
+	last, err := a.number("last")
+	if err != nil {
+		return err
+	}
+	q.Last = int(min(last, 1<<30))
+	if q.Workload, err = a.workload(); err != nil {
+		return err
+	}
+	var list LetterList
+	if list.Letters, list.All, err = f.Letters(a.r.Context(), q); err != nil {
+		return err
+	}
+	if a.json {
+		return a.encode(list)
+	}
+	return list.WriteText(a)
+}
+
+// workload reads a workload; nil when none is asked for.
+func (a *answer) workload() (*statesync.Key, error) {
+	w := a.r.FormValue("workload")
+	if w == "" {
+		return nil, nil
+	}
+	key, err := ParseKey(w)
+	if err != nil {
+		return nil, badRequest{err}
+	}
+	return &key, nil
+}
+
 // tooMany refuses a recount that would cost the agent itself more memory than
 // it can be expected to have: some 200 bytes a change.
-func tooMany(kept bounds, path string) error {
-	if n := kept.head - kept.first + 1; n > mostInside {
+func tooMany(n int64, path string) error {
+	if n > mostInside {
 		return fmt.Errorf("the ledger keeps %d changes, and inside the agent %d are recounted at most: run outrider ledger verify %s, which needs the memory itself", n, mostInside, path)
 	}
 	return nil
@@ -170,8 +237,15 @@ func (a *answer) verify(f *File) error {
 	if err != nil {
 		return err
 	}
-	var kept bounds
-	if err := f.page(a.r.Context(), func() (err error) { kept, err = f.bounds(); return err }); err != nil {
+	var kept int64
+	err = f.page(a.r.Context(), func() error {
+		b, err := f.bounds()
+		if err == nil {
+			kept, err = f.kept(b)
+		}
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	if err := tooMany(kept, f.path); err != nil {

@@ -23,7 +23,7 @@ import (
 )
 
 // format is the version of the schema that this package reads.
-const format = 2
+const format = 3
 
 // pageRows is how many rows are read in one transaction.
 const pageRows = 500
@@ -183,13 +183,23 @@ func (f *File) text(query string, args ...any) (out string, err error) {
 
 // bounds are the numbers of the changes that are kept.
 type bounds struct {
-	first int64 // lowest kept; above head when none is
-	head  int64 // last ever written
+	first  int64 // lowest kept; above head when none is
+	pruned int64 // up to here retention has deleted what nobody has put aside
+	head   int64 // last ever written
+}
+
+// kept is how many changes there are at most.
+func (f *File) kept(b bounds) (int64, error) {
+	aside, err := f.number("SELECT count(*) FROM aside WHERE what = 'parked'")
+	return b.head - max(b.first-1, b.pruned) + aside, err
 }
 
 func (f *File) bounds() (b bounds, err error) {
 	if b.head, err = f.number("SELECT seq FROM sqlite_sequence WHERE name = 'changes'"); err != nil {
 		return b, fmt.Errorf("read head: %w", err)
+	}
+	if b.pruned, err = f.number("SELECT value FROM meta WHERE key = 'pruned'"); err != nil {
+		return b, fmt.Errorf("read what was deleted: %w", err)
 	}
 	b.first = b.head + 1
 	err = f.each("SELECT n FROM changes ORDER BY n LIMIT 1", nil, func(s *sqlite.Stmt) error {

@@ -19,6 +19,7 @@ type Row struct {
 	Number   int64     `json:"number"`
 	Previous int64     `json:"previous_number"` // of this UID's change before; 0: none
 	Recorded time.Time `json:"recorded"`
+	Apart    []string  `json:"apart,omitempty"` // sinks that were not given it: they have put it aside, or left it out
 	statesync.Change
 }
 
@@ -143,7 +144,7 @@ func (f *File) rowsBetween(ctx context.Context, ids []int64, from, to int64) (ou
 		return nil, err
 	}
 	err = f.page(ctx, func() error {
-		return f.each(`SELECT n, previous, recorded, body FROM changes WHERE n > ? AND n <= ?
+		return f.each("SELECT n, previous, recorded, body, "+apart+` FROM changes c WHERE n > ? AND n <= ?
 			AND (? = 'null' OR workload IN (SELECT value FROM json_each(?))) ORDER BY n`, []any{from, to, string(list), string(list)},
 			func(s *sqlite.Stmt) error {
 				r := Row{}
@@ -151,9 +152,21 @@ func (f *File) rowsBetween(ctx context.Context, ids []int64, from, to int64) (ou
 					return fmt.Errorf("change %d: %w", s.ColumnInt64(0), err)
 				}
 				r.Number, r.Previous, r.Recorded = s.ColumnInt64(0), s.ColumnInt64(1), nanos(s.ColumnInt64(2))
+				if err := json.Unmarshal([]byte(s.ColumnText(4)), &r.Apart); err != nil {
+					return fmt.Errorf("sinks apart of change %d: %w", r.Number, err)
+				}
 				out = append(out, r)
 				return nil
 			})
 	})
 	return out, err
 }
+
+// apart selects the sinks that were not given a change, and not yet told so, as
+// a JSON array.
+const apart = `(SELECT json_group_array(k.sink) FROM cursors k WHERE
+	EXISTS (SELECT 1 FROM aside a WHERE a.n = c.n AND a.what = 'parked' AND a.sink = k.sink)
+	OR EXISTS (SELECT 1 FROM told t, json_each(t.skipped) e WHERE t.sink = k.sink AND t.workload = c.workload
+		AND c.seq BETWEEN e.value ->> 'from' AND e.value ->> 'to')
+	OR EXISTS (SELECT 1 FROM workloads w JOIN aside a ON a.sink = k.sink AND a.lane = w.namespace || '/' || w.kind || '/' || w.name
+		WHERE w.id = c.workload AND a.what = 'skipped' AND a.uid = w.uid AND c.seq BETWEEN a.first AND a.seq))`

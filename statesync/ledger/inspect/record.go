@@ -82,9 +82,10 @@ type cloudEvent struct {
 
 // aboutOne is what an event's data say of the delivery to one receiver.
 type aboutOne struct {
-	Previous int64 `json:"previous"`
-	Initial  bool  `json:"initial"`
-	Replayed bool  `json:"replayed"`
+	Previous int64            `json:"previous"`
+	Skipped  []statesync.Skip `json:"skipped"`
+	Initial  bool             `json:"initial"`
+	Replayed bool             `json:"replayed"`
 }
 
 // parseEvent reads one event. It returns errOther for an event of another
@@ -123,7 +124,7 @@ func parseEvent(line []byte) (d statesync.Delivery, err error) {
 	if err != nil {
 		return d, fmt.Errorf("data: %w", err)
 	}
-	d.ID, d.PreviousSeq, d.Initial, d.Replayed = e.ID, one.Previous, one.Initial, one.Replayed
+	d.ID, d.PreviousSeq, d.Skipped, d.Initial, d.Replayed = e.ID, one.Previous, one.Skipped, one.Initial, one.Replayed
 	cluster, ok := strings.CutPrefix(e.Source, "/clusters/")
 	if ok {
 		d.Cluster, ok = strings.CutSuffix(cluster, "/"+kind+"/"+name)

@@ -60,10 +60,14 @@ type StreamStat struct {
 
 // SinkStat is how far one sink has acknowledged.
 type SinkStat struct {
-	Name   string `json:"name"`
-	Since  int64  `json:"since"`
-	Cursor int64  `json:"cursor"`
-	Behind int64  `json:"behind"`
+	Name     string `json:"name"`
+	Since    int64  `json:"since"`
+	Cursor   int64  `json:"cursor"`
+	Behind   int64  `json:"behind"`
+	Begun    int64  `json:"begun"` // the head when it was told where every workload stands; 0: from the start
+	Aside    int64  `json:"aside"` // deliveries put aside
+	Letters  int64  `json:"dead_letters"`
+	Detached string `json:"detached,omitempty"` // why nothing is delivered and kept any more
 }
 
 // LossStat is an interval of numbers that a damaged file has cost.
@@ -144,9 +148,14 @@ func (f *File) statSinks(s *Stat) error {
 		return err
 	}
 	s.Head = b.head
-	return f.each("SELECT sink, since, acked FROM cursors ORDER BY sink", nil, func(q *sqlite.Stmt) error {
+	return f.each(`SELECT sink, since, acked, begun, detached,
+		(SELECT count(*) FROM aside a WHERE a.sink = k.sink AND a.what != 'skipped'), (SELECT count(*) FROM dead_letters d WHERE d.sink = k.sink)
+		FROM cursors k ORDER BY sink`, nil, func(q *sqlite.Stmt) error {
 		acked := q.ColumnInt64(2)
-		s.Sinks = append(s.Sinks, SinkStat{Name: q.ColumnText(0), Since: q.ColumnInt64(1), Cursor: acked, Behind: b.head - acked})
+		s.Sinks = append(s.Sinks, SinkStat{
+			Name: q.ColumnText(0), Since: q.ColumnInt64(1), Cursor: acked, Behind: b.head - acked,
+			Begun: q.ColumnInt64(3), Detached: q.ColumnText(4), Aside: q.ColumnInt64(5), Letters: q.ColumnInt64(6),
+		})
 		return nil
 	})
 }

@@ -52,6 +52,12 @@ func (s *Stat) WriteText(w io.Writer, now time.Time) error {
 	}
 	for _, sink := range s.Sinks {
 		fmt.Fprintf(&b, "%-32s %14d %14d %14d\n", clipMiddle(sink.Name, 32), sink.Since, sink.Cursor, sink.Behind)
+		if sink.Aside+sink.Letters > 0 {
+			fmt.Fprintf(&b, "  %d put aside, %d dead letters\n", sink.Aside, sink.Letters)
+		}
+		if sink.Detached != "" {
+			fmt.Fprintf(&b, "  detached: %s\n", clip(printable(sink.Detached)))
+		}
 	}
 	for _, l := range s.Losses {
 		fmt.Fprintf(&b, "\nlost: %d..%d, found %s\n", l.First, l.Last, l.At.Format(timeLayout))

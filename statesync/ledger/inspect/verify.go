@@ -17,7 +17,7 @@ import (
 // The checks, in the order in which they are shown.
 const (
 	checkIntegrity = "integrity" // SQLite's own check of the file
-	checkNumbers   = "numbers"   // without holes from the lowest kept to the head, but for losses
+	checkNumbers   = "numbers"   // without holes above what retention has deleted, but for losses
 	checkBodies    = "bodies"    // the JSON can be read and agrees with the columns
 	checkSequence  = "sequence"  // seq counts up by one for each UID
 	checkPrevious  = "previous"  // links to the UID's change before
@@ -27,9 +27,10 @@ const (
 	checkIDs       = "ids"       // no two alike; those of ends are what can be computed
 	checkGaps      = "gaps"      // are changes of streams, and of time
 	checkWorkloads = "workloads" // each row is what its last change left
-	checkPruned    = "pruned"    // a row without a change is older than all changes kept
+	checkPruned    = "pruned"    // a row without a change is older than what retention has deleted
 	checkLabels    = "labels"    // can be read
 	checkCursors   = "cursors"   // are not ahead of the ledger
+	checkAside     = "aside"     // what is put aside and told is of a sink, and not ahead of its cursor
 	checkObjects   = "objects"   // belong to a stream
 )
 
@@ -54,7 +55,7 @@ type verifier struct {
 
 	cluster string
 	bounds             // at the start: what comes later is not looked at
-	lowest  int64      // kept now: on a live ledger it rises meanwhile
+	lowest  int64      // all kept from here on: on a live ledger it rises meanwhile
 	losses  []LossStat // sorted
 	rescued bool
 
@@ -84,12 +85,12 @@ func (f *File) Verify(ctx context.Context, o VerifyOptions) (*Report, error) {
 	}
 	for _, name := range []string{
 		checkIntegrity, checkNumbers, checkBodies, checkSequence, checkPrevious, checkFrom, checkEnds, checkEpochs,
-		checkIDs, checkGaps, checkWorkloads, checkPruned, checkLabels, checkCursors, checkObjects,
+		checkIDs, checkGaps, checkWorkloads, checkPruned, checkLabels, checkCursors, checkAside, checkObjects,
 	} {
 		v.check(name)
 	}
 	for _, stage := range []func(context.Context) error{
-		v.begin, v.integrity, v.changes, v.sameIDs, v.workloads, v.cursors, v.objects,
+		v.begin, v.integrity, v.changes, v.sameIDs, v.workloads, v.cursors, v.aside, v.objects,
 	} {
 		err := stage(ctx)
 		if sqlite.ErrCode(err).ToPrimary() == sqlite.ResultCorrupt && ctx.Err() == nil {
@@ -118,7 +119,7 @@ func (v *verifier) begin(ctx context.Context) error {
 		if v.bounds, err = v.f.bounds(); err != nil {
 			return err
 		}
-		v.lowest, v.next = v.first, v.first
+		v.lowest, v.next = max(v.first, v.pruned+1), v.first
 		if v.cluster, err = v.f.text("SELECT value FROM meta WHERE key = 'cluster'"); err != nil {
 			return err
 		}
@@ -138,7 +139,7 @@ func (v *verifier) integrity(ctx context.Context) error {
 	v.progress(Progress{Stage: "integrity"})
 	tables := []string{""}
 	if !v.f.quiet {
-		tables = []string{"(meta)", "(workloads)", "(changes)", "(streams)", "(objects)", "(cursors)", "(losses)"}
+		tables = []string{"(meta)", "(workloads)", "(changes)", "(streams)", "(objects)", "(cursors)", "(losses)", "(aside)", "(told)", "(dead_letters)"}
 	}
 	for _, table := range tables {
 		err := v.f.page(ctx, func() error {
@@ -157,7 +158,7 @@ func (v *verifier) integrity(ctx context.Context) error {
 	}
 	v.check(checkIntegrity).Scope = "the file"
 	if !v.f.quiet {
-		v.check(checkIntegrity).Scope = "7 tables"
+		v.check(checkIntegrity).Scope = "10 tables"
 	}
 	return nil
 }
@@ -233,7 +234,7 @@ func (v *verifier) workloads(ctx context.Context) error {
 		}
 	}
 	for id, l := range v.lives {
-		if !l.row && l.number >= v.lowest {
+		if !l.row && !v.excused(l.number) {
 			v.found(checkWorkloads, Finding{Number: l.number, UID: l.uid, Got: fmt.Sprintf("no row %d", id), Want: "a row for the workload of the change"})
 		}
 	}
@@ -296,6 +297,30 @@ func (v *verifier) cursors(ctx context.Context) error {
 		})
 		v.check(checkCursors).Scope = fmt.Sprintf("%d sinks", rows)
 		return err
+	})
+}
+
+// aside looks at what is kept for single sinks. A parked entry may lack its
+// change: nothing is kept for a sink that is detached or not configured.
+func (v *verifier) aside(ctx context.Context) error {
+	return v.f.page(ctx, func() error {
+		rows, err := v.f.number("SELECT (SELECT count(*) FROM aside) + (SELECT count(*) FROM told) + (SELECT count(*) FROM dead_letters)")
+		if err != nil {
+			return err
+		}
+		v.check(checkAside).Scope = fmt.Sprintf("%d rows", rows)
+		return v.f.each(`
+			SELECT a.sink, 'an entry put aside, ' || a.id, 'a cursor of the sink' FROM aside a WHERE a.sink NOT IN (SELECT sink FROM cursors)
+			UNION ALL SELECT t.sink, 'what it was told of workload ' || t.workload, 'a cursor of the sink' FROM told t WHERE t.sink NOT IN (SELECT sink FROM cursors)
+			UNION ALL SELECT t.sink, 'what it was told of workload ' || t.workload, 'a workload that is there' FROM told t WHERE t.workload NOT IN (SELECT id FROM workloads)
+			UNION ALL SELECT a.sink, 'change ' || a.n || ' put aside', 'one up to the cursor at ' || k.acked FROM aside a JOIN cursors k ON k.sink = a.sink WHERE a.what = 'parked' AND a.n > k.acked
+			UNION ALL SELECT a.sink, 'an entry put aside, ' || a.id, 'JSON' FROM aside a WHERE a.body != '' AND NOT json_valid(a.body) OR a.skipped != '' AND NOT json_valid(a.skipped)
+			UNION ALL SELECT t.sink, 'what it was told of workload ' || t.workload, 'JSON' FROM told t WHERE NOT json_valid(t.skipped)
+			UNION ALL SELECT d.sink, 'dead letter ' || d.id, 'JSON' FROM dead_letters d WHERE NOT json_valid(d.body) OR d.skipped != '' AND NOT json_valid(d.skipped)`,
+			nil, func(s *sqlite.Stmt) error {
+				v.found(checkAside, Finding{UID: s.ColumnText(0), Got: s.ColumnText(1), Want: s.ColumnText(2)})
+				return nil
+			})
 	})
 }
 

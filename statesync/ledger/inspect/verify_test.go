@@ -31,6 +31,8 @@ func TestALedgerThatIsWellHolds(t *testing.T) {
 		"its first changes pruned":             "DELETE FROM changes WHERE n <= 3",
 		"all pruned":                           "DELETE FROM changes",
 		"a tombstone pruned":                   "DELETE FROM changes WHERE n <= 4; DELETE FROM workloads WHERE uid = 'a'",
+		"all pruned but what is parked":        "INSERT INTO meta VALUES('pruned', '8'); DELETE FROM changes WHERE n IN (1, 3, 4, 5, 6, 8); " + parked("archive", 2, "a") + parked("archive", 7, "b"),
+		"a parked change of a sink let go":     parked("archive", 99, "a") + "UPDATE cursors SET acked = 99; UPDATE sqlite_sequence SET seq = 99 WHERE name = 'changes'; DELETE FROM changes; INSERT INTO meta VALUES('pruned', '99')",
 		"a loss that is told":                  "DELETE FROM changes WHERE n IN (4, 5, 6, 7); INSERT INTO losses VALUES(4, 5, 1, 'damage'), (6, 7, 1, 'damage')",
 		"the end of the ledger lost":           "DELETE FROM changes WHERE n = 11; INSERT INTO losses VALUES(11, 11, 1, 'damage')",
 		"a workload that nothing was told of":  "INSERT INTO workloads SELECT 99, 'x', kind, namespace, 'x', labels, stream, '', '', 0, 0, 0, 0, 0, 0, 0, 0, 0 FROM workloads WHERE uid = 'b'",
@@ -45,6 +47,11 @@ func TestALedgerThatIsWellHolds(t *testing.T) {
 			}
 		})
 	}
+}
+
+// parked puts a change aside for a sink.
+func parked(sink string, n int64, uid string) string {
+	return fmt.Sprintf("INSERT INTO aside(sink, lane, n, what, uid, cause, first, seq, previous, skipped, body) VALUES('%s', 'load/Pod/pod-%s', %d, 'parked', '%s', '', 1, 1, 0, '', '');", sink, uid, n, uid)
 }
 
 // follow is a fourth change of the pod a, which has ended.
@@ -140,6 +147,11 @@ func TestWhatIsBrokenIsFound(t *testing.T) {
 		"a stream's change without":    {"UPDATE changes SET body = json_remove(body, '$.gap') WHERE n = 6", map[string]int64{checkGaps: 1}, "change 6, stream/pods: got a change of a stream without a gap"},
 		"a gap of another stream":      {set("gap.stream", "'jobs'", "6"), map[string]int64{checkGaps: 1}, "got a gap of stream jobs, want pods"},
 		"a gap against time":           {set("gap.to_time", "'2026-11-22T11:00:00Z'", "6"), map[string]int64{checkGaps: 1}, "got a gap that ends at 2026-11-22T11:00:00.000Z, want not before 2026-11-22T12:00:00.000Z"},
+		"a hole above what was pruned": {"INSERT INTO meta VALUES('pruned', '3'); DELETE FROM changes WHERE n IN (2, 9)", map[string]int64{checkNumbers: 1, checkSequence: 1, checkPrevious: 1, checkFrom: 1}, "change 9: got no change 9..9"},
+		"put aside for nobody":         {parked("nobody", 2, "a"), map[string]int64{checkAside: 1}, "nobody: got an entry put aside, 1, want a cursor of the sink"},
+		"put aside above the cursor":   {parked("archive", 11, "b"), map[string]int64{checkAside: 1}, "archive: got change 11 put aside, want one up to the cursor at 10"},
+		"told of no workload":          {"INSERT INTO told VALUES('archive', 99, 1, '[]')", map[string]int64{checkAside: 1}, "archive: got what it was told of workload 99, want a workload that is there"},
+		"told what cannot be read":     {"INSERT INTO told SELECT 'archive', id, 1, 'x' FROM workloads WHERE uid = 'b'", map[string]int64{checkAside: 1}, "want JSON"},
 		"a row of another state":       {"UPDATE workloads SET state = 'Failed' WHERE uid = 'b'", map[string]int64{checkWorkloads: 1}, "b: got a row with last change 7, seq 2, epoch 1, state Failed, want 7, 2, 1, Running"},
 		"a row of another seq":         {"UPDATE workloads SET seq = 3 WHERE uid = 'b'", map[string]int64{checkWorkloads: 1}, "seq 3"},
 		"a row of another epoch":       {"UPDATE workloads SET epoch = 3 WHERE uid = 'b'", map[string]int64{checkWorkloads: 1}, "epoch 3"},
@@ -225,7 +237,7 @@ func TestFindingsAreCountedBeyondThoseShown(t *testing.T) {
 func TestALiveLedgerMayGrowAndShrinkMeanwhile(t *testing.T) {
 	dir := t.TempDir()
 	w := write(t, dir)
-	w.many(2 * pageRows)
+	w.many(3 * pageRows)
 	w.append(w.change("a", statesync.Queued))
 	f := look(t, w.path())
 	stages := map[string]int{}
@@ -238,7 +250,7 @@ func TestALiveLedgerMayGrowAndShrinkMeanwhile(t *testing.T) {
 		w.append(w.change("b", []statesync.State{statesync.Queued, statesync.Running}[w.rows["b"].Seq%2]))
 		w.append(w.change(fmt.Sprint("new", len(w.rows)), statesync.Queued))
 		if p.Stage == "workloads" {
-			alter(t, w.path(), "DELETE FROM changes WHERE n <= 1001; DELETE FROM workloads WHERE uid = 'a'")
+			alter(t, w.path(), fmt.Sprintf("DELETE FROM changes WHERE n <= %d; DELETE FROM workloads WHERE uid = 'a'", 3*pageRows+1))
 		}
 	}})
 	if err != nil {
