@@ -34,11 +34,14 @@ func (w *wheel) grow(n int64) {
 	w.wake = make(chan struct{})
 }
 
-func (w *wheel) Read(_ context.Context, after int64, limit int) ([]statesync.Change, error) {
-	out := make([]statesync.Change, limit)
+func (w *wheel) Read(_ context.Context, q statesync.ReadQuery) ([]statesync.Offered, error) {
+	if q.Aside {
+		return nil, nil
+	}
+	out := make([]statesync.Offered, q.Limit)
 	for i := range out {
-		out[i] = w.changes[(after+int64(i))%int64(len(w.changes))]
-		out[i].Number = after + int64(i) + 1
+		out[i].Change = w.changes[(q.After+int64(i))%int64(len(w.changes))]
+		out[i].Number = q.After + int64(i) + 1
 	}
 	return out, nil
 }
@@ -49,7 +52,13 @@ func (w *wheel) Head() (int64, <-chan struct{}) {
 	return w.head, w.wake
 }
 
-func (w *wheel) SaveCursor(string, int64) {}
+func (w *wheel) Save(p statesync.Progress) {
+	if p.Saved != nil {
+		p.Saved()
+	}
+}
+
+func (w *wheel) Pressed(string) bool { return false }
 
 // counter is a sink that only counts.
 type counter struct {

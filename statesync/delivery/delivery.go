@@ -2,7 +2,8 @@
 //
 // A slow sink fills its window and stops reading; what it has not read stays
 // in the log, on disk. A lane holds one workload's changes in order and has
-// one of them in flight, so a failing workload delays nobody else.
+// one of them in flight, so a failing workload delays nobody else: what comes
+// for it is put aside, on disk too, and the cursor goes on.
 package delivery
 
 import (
@@ -16,7 +17,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/util/workqueue"
 
-	"github.com/outrider-agent/outrider/internal/failpoint"
 	"github.com/outrider-agent/outrider/metrics"
 	"github.com/outrider-agent/outrider/statesync"
 )
@@ -24,26 +24,44 @@ import (
 const (
 	defaultWindow      = 4096
 	defaultConcurrency = 32
-	readBatch          = 512
-	saveEvery          = 100 * time.Millisecond
-	warnEvery          = time.Minute // between two log lines about refusals
-	retryFirst         = 200 * time.Millisecond
-	retryMax           = 10 * time.Second
+	defaultMarkEvery   = 10 * time.Second
 	finishTime         = 1500 * time.Millisecond // for what is in flight when delivery stops
 	leaveTime          = 500 * time.Millisecond  // for a sink to return once its context has ended
 )
 
 // A Source is the log as delivery reads it.
 type Source interface {
-	// Read returns up to limit durable changes with numbers above after, in
-	// order.
-	Read(ctx context.Context, after int64, limit int) ([]statesync.Change, error)
 	// Head returns the number of the last durable change, and a channel that
-	// is closed when there is a later one.
+	// is closed when there is a later one, or when something was put aside
+	// for a sink by somebody else.
 	Head() (int64, <-chan struct{})
-	// SaveCursor makes a sink's acknowledgements durable soon.
-	SaveCursor(sink string, acked int64)
+	// Read returns what is durable, in order.
+	Read(ctx context.Context, q statesync.ReadQuery) ([]statesync.Offered, error)
+	// Save makes progress durable soon.
+	Save(p statesync.Progress)
+	// Pressed reports whether there is hardly any room left and the sink is
+	// the one that keeps the most.
+	Pressed(sink string) bool
 }
+
+// A Policy says what becomes of a sink that keeps the log full.
+type Policy string
+
+// The policies.
+const (
+	Detach  Policy = "detach"  // it is given nothing more, until it is attached again
+	Compact Policy = "compact" // it is given the last change of each workload alone
+	Block   Policy = "block"   // it keeps what it needs, and nothing more is recorded
+)
+
+// Letters says what becomes of a change that a sink refuses as such.
+type Letters string
+
+// The policies for dead letters.
+const (
+	SkipLetters Letters = "skip" // it is kept as a dead letter, and the workload's next change is delivered
+	ParkLetters Letters = "park" // the workload's later changes wait behind it
+)
 
 // Options say what is delivered where.
 type Options struct {
@@ -51,8 +69,12 @@ type Options struct {
 	Sink        statesync.Sink
 	Source      Source
 	Cursor      statesync.Cursor
-	Window      int // changes read and not acknowledged; default 4096
-	Concurrency int // deliveries at once, one a lane; default 32
+	Window      int                            // changes in memory; default 4096
+	Concurrency int                            // deliveries at once, one a lane, at most; default 32
+	Filter      func(c *statesync.Change) bool // whether the sink wants a change; nil: all. It gets every gap.
+	OnFull      Policy                         // default Detach
+	Letters     Letters                        // default SkipLetters
+	MarkEvery   time.Duration                  // default 10 s
 
 	Registry     *metrics.Registry
 	QueueMetrics workqueue.MetricsProvider
@@ -62,83 +84,196 @@ type Options struct {
 
 // Dispatcher delivers to one sink.
 type Dispatcher struct {
-	opts   Options
-	pipe   *metrics.Pipeline
-	stages map[string]*metrics.Histogram
-	queue  workqueue.TypedDelayingInterface[statesync.Key]
-	room   chan struct{} // holds one token when the window may have room
+	opts    Options
+	batch   int  // deliveries a call, at most
+	ordered bool // the sink wants the log's order
+	metrics *metrics.Group
+	pipe    *metrics.Pipeline
+	stages  map[string]*metrics.Histogram
+	queue   workqueue.TypedDelayingInterface[statesync.Key]
+	ready   chan statesync.Key // what the queue has given out
+	room    chan struct{}      // holds one token when the window may have room
+	eager   chan struct{}      // holds one token when progress is to be saved at once
 
 	mu       sync.Mutex // guards what follows
+	pace     pacer
+	slots    *sync.Cond // of mu: a delivery has ended
 	head     int64      // the log's last number, as far as it is counted in
-	read     int64      // the last number taken into the window
-	window   *list.List // of *item, by number: read and not acknowledged
-	lanes    map[statesync.Key]*lane
-	saved    int64 // the cursor last handed over
 	standing Standing
 	behind   time.Time // since when the log has changes that are not read; zero: not known to
 	warned   time.Time // when a failure was last logged
+
+	state // begins anew when the sink is attached again
 }
 
-// An item is a delivery in the window.
-type item struct {
-	statesync.Delivery
-	place *list.Element
+// state is what a dispatcher knows from one attachment to the next.
+type state struct {
+	generation int64
+	detached   string     // why nothing is delivered
+	since      int64      // changes after it were all offered
+	read       int64      // the last number taken
+	window     *list.List // of *item from the log, by number: taken and not settled
+	memory     int        // items in memory, those from aside included
+	lanes      map[statesync.Key]*lane
+	parked     int // lanes that are
+
+	aside    int64          // units put aside and not in memory
+	asideTop int64          // what was put aside up to here is counted
+	sweep    bool           // what is put aside is to be gone through before the log is read on
+	swept    place          // how far that has come
+	fresh    bool           // others may have put something aside
+	recount  bool           // the first sweep counts what waits
+	taken    map[int64]bool // places in memory, or settled and not durably so
+	told     map[string]*told
+	letters  int64
+
+	effects  []effect        // not handed over
+	marked   *statesync.Mark // acknowledged, and not handed over
+	leaves   bool            // the detachment is not handed over
+	homeless int             // entries put aside that are not durable and that no lane waits for
+	unsaved  int             // effects that are not durable
+	saves    int64           // that became durable and changed what Read returns
+	unplaced bool            // the sink's first position is not durable
+	saved    int64           // the cursor last handed over
+	savedPos string
+	position string
+	marks    marks
+	markNext *item  // of an ordered sink
+	running  bool   // an ordered sink's batch is under way
+	cluster  string // of the last change
+	epoch    int64
+	pressed  time.Time // since when the log is full of this sink's
+	compacts bool
 }
 
 // Standing is how a sink does.
 type Standing struct {
-	Name    string
-	Head    int64     // the log's last number
-	Acked   int64     // everything up to this number is acknowledged
-	Waiting int64     // changes not acknowledged
-	Oldest  time.Time // when the oldest of them was observed; when none is read yet, since when
-	Failing time.Time // since when every try has failed; zero: the last one succeeded
-	Failure error     // of the last try that failed, be it to read or to deliver
+	Name       string
+	Head       int64     // the log's last number
+	Acked      int64     // everything up to this number is settled
+	Waiting    int64     // changes not acknowledged
+	Oldest     time.Time // when the oldest of them was observed; when none is read yet, since when
+	Failing    time.Time // since when every try has failed; zero: the last one succeeded
+	Failure    error     // of the last try that failed, be it to read or to deliver
+	Parked     int       // workloads whose changes are refused for now
+	Aside      int64     // of Waiting, those put aside on disk
+	Letters    int64     // dead letters
+	Breaker    string    // closed, open, half-open
+	Detached   string    // why nothing is delivered; empty: it is
+	DetachedAt time.Time
 }
 
 // New returns a dispatcher; nothing is read before Run.
 func New(o Options) (*Dispatcher, error) {
+	defaults(&o)
+	d := &Dispatcher{
+		opts: o, batch: 1, metrics: o.Registry.Group(), stages: map[string]*metrics.Histogram{},
+		room: make(chan struct{}, 1), eager: make(chan struct{}, 1), ready: make(chan statesync.Key, o.Concurrency),
+		queue: workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[statesync.Key]{
+			Name: "sink/" + o.Name, MetricsProvider: o.QueueMetrics,
+		}),
+	}
+	d.slots = sync.NewCond(&d.mu)
+	d.pace = newPacer(o.Concurrency)
+	if b, ok := o.Sink.(statesync.BatchingSink); ok {
+		d.batch = max(1, b.Batch())
+	}
+	_, d.ordered = o.Sink.(statesync.OrderedSink)
+	d.standing.Name = o.Name
+	d.begin(o.Cursor)
+	if err := d.describe(); err != nil {
+		d.Close()
+		return nil, fmt.Errorf("sink %s: %w", o.Name, err)
+	}
+	if err := d.resume(); err != nil {
+		d.Close()
+		return nil, fmt.Errorf("sink %s: go on from %q: %w", o.Name, o.Cursor.Position, err)
+	}
+	return d, nil
+}
+
+// resume counts in what waits, and has the sink go on from where it stood. One
+// that has no position yet is given nothing before that is durable: else what
+// it is given first would come twice after a crash.
+func (d *Dispatcher) resume() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.head, _ = d.opts.Source.Head()
+	if d.detached == "" {
+		d.pipe.Carry(d.head - d.read + d.aside)
+	}
+	p, ok := d.opts.Sink.(statesync.PositionedSink)
+	if !ok {
+		return nil
+	}
+	if err := p.Resume(d.position); err != nil {
+		return err
+	}
+	if d.position == "" {
+		d.position = p.Position()
+		d.unplaced = d.position != ""
+		d.saveNow()
+	}
+	return nil
+}
+
+func defaults(o *Options) {
 	if o.Window == 0 {
 		o.Window = defaultWindow
 	}
 	if o.Concurrency == 0 {
 		o.Concurrency = defaultConcurrency
 	}
-	d := &Dispatcher{
-		opts: o, stages: map[string]*metrics.Histogram{}, room: make(chan struct{}, 1),
-		read: o.Cursor.Acked, saved: o.Cursor.Acked,
-		window: list.New(), lanes: map[statesync.Key]*lane{},
-		queue: workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[statesync.Key]{
-			Name: "sink/" + o.Name, MetricsProvider: o.QueueMetrics,
-		}),
+	if o.MarkEvery == 0 {
+		o.MarkEvery = defaultMarkEvery
 	}
-	d.standing.Name = o.Name
-	if err := d.describe(); err != nil {
-		d.queue.ShutDown()
-		return nil, fmt.Errorf("sink %s: %w", o.Name, err)
+	if o.OnFull == "" {
+		o.OnFull = Detach
 	}
-	d.head, _ = o.Source.Head()
-	d.pipe.Carry(d.head - o.Cursor.Acked)
-	return d, nil
+	if o.Letters == "" {
+		o.Letters = SkipLetters
+	}
+}
+
+// begin takes a cursor over.
+func (d *Dispatcher) begin(c statesync.Cursor) {
+	d.state = state{
+		generation: d.generation + 1, detached: c.Detached,
+		since: c.Since, read: c.Acked, saved: c.Acked, position: c.Position, savedPos: c.Position,
+		window: list.New(), lanes: map[statesync.Key]*lane{}, taken: map[int64]bool{}, told: map[string]*told{},
+		aside: c.Aside, asideTop: c.AsideTop, sweep: true, recount: true, letters: c.Letters,
+		marks: newMarks(c),
+	}
+	d.standing.DetachedAt = c.DetachedAt
+	if d.detached != "" {
+		d.aside = 0
+	}
 }
 
 // Run delivers until ctx ends. What is in flight then has 1.5 seconds to be
 // acknowledged; the rest stays in the log. A sink that hangs beyond them, deaf
 // to its context, is left behind with an error: it must not keep the others
-// and the ledger from stopping well.
+// and the ledger from stopping well. While the sink is detached nothing is
+// delivered.
 func (d *Dispatcher) Run(ctx context.Context) error {
 	sending, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.slots.Broadcast()
+	})()
 	var group errgroup.Group
-	if _, ok := d.opts.Sink.(statesync.OrderedSink); ok {
+	if d.ordered {
 		group.Go(func() error { d.sendInOrder(ctx, sending); return nil })
 	} else {
 		group.Go(func() error { d.readIntoLanes(ctx); return nil })
+		group.Go(func() error { d.giveOut(); return nil })
 		for range d.opts.Concurrency {
 			group.Go(func() error { d.sendLanes(ctx, sending); return nil })
 		}
 	}
-	group.Go(func() error { d.saveCursors(ctx); return nil })
+	group.Go(func() error { d.keepBooks(ctx); return nil })
 	<-ctx.Done()
 	d.queue.ShutDown()
 	defer time.AfterFunc(finishTime, cancel).Stop()
@@ -156,6 +291,28 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	return err
 }
 
+// Close gives the metrics back, so that there can be another dispatcher of the
+// same name. Run has returned.
+func (d *Dispatcher) Close() {
+	d.queue.ShutDown()
+	d.metrics.Close()
+}
+
+// Attach goes on from where the log says that a detached sink is to begin
+// again.
+func (d *Dispatcher) Attach(c statesync.Cursor) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.countIn()
+	d.begin(c)
+	inFlight := d.pace.inFlight
+	d.pace = newPacer(d.opts.Concurrency)
+	d.pace.inFlight = inFlight
+	d.standing.Failing = time.Time{}
+	d.pipe.In(d.head - c.Acked + c.Aside) // those of them that are in the log were dropped when they came
+	d.wakeReader()
+}
+
 // Standing reports how the sink does.
 func (d *Dispatcher) Standing() Standing {
 	d.mu.Lock()
@@ -163,164 +320,30 @@ func (d *Dispatcher) Standing() Standing {
 	q := d.queued() // first: it moves the head
 	s := d.standing
 	s.Head, s.Acked, s.Waiting, s.Oldest = d.head, d.acked(), q.Len, q.Oldest
+	s.Parked, s.Aside, s.Letters, s.Breaker, s.Detached = d.parked, d.aside, d.letters, d.pace.String(), d.detached
 	return s
 }
 
-// next waits until the log has changes beyond those read and the window has
-// room, and takes some in. It returns none only when ctx has ended.
-func (d *Dispatcher) next(ctx context.Context) []*item {
-	for ctx.Err() == nil {
-		after, limit, wake := d.demand()
-		if limit > 0 {
-			changes, err := d.opts.Source.Read(ctx, after, limit)
-			if err == nil {
-				if items := d.take(changes, after+int64(limit)); len(items) > 0 {
-					return items
-				}
-			} else if ctx.Err() == nil {
-				d.mu.Lock()
-				d.failing(err, d.opts.Now())
-				d.mu.Unlock()
-				sleep(ctx, time.Second)
-			}
-			continue
-		}
-		select {
-		case <-wake:
-		case <-d.room:
-		case <-ctx.Done():
+// detach gives nothing more to the sink, and keeps nothing for it. The lock
+// must be held.
+func (d *Dispatcher) detach(why string, err error) {
+	d.opts.Logger.Error("sink is detached: it is given nothing more, and nothing is kept for it", "sink", d.opts.Name, "why", why, "err", err)
+	q := d.queued()
+	d.pipe.Drop("detached", q.Len)
+	next := state{
+		generation: d.generation + 1, detached: why, since: d.since, saved: d.acked(), position: d.position, savedPos: d.position,
+		window: list.New(), lanes: map[statesync.Key]*lane{}, taken: map[int64]bool{}, told: map[string]*told{},
+		letters: d.letters, saves: d.saves, read: d.head, leaves: true, marks: d.marks,
+	}
+	for _, e := range d.effects { // all else goes with the sink
+		if e.letter != nil {
+			next.effects = append(next.effects, effect{letter: e.letter})
 		}
 	}
-	return nil
-}
-
-// demand says what to read of the log.
-func (d *Dispatcher) demand() (after int64, limit int, wake <-chan struct{}) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	wake = d.countIn()
-	return d.read, int(min(d.head-d.read, int64(d.opts.Window-d.window.Len()), readBatch)), wake
-}
-
-// countIn counts in what is new in the log and returns a channel that is
-// closed when there is more. The lock must be held.
-func (d *Dispatcher) countIn() (wake <-chan struct{}) {
-	head, wake := d.opts.Source.Head()
-	d.pipe.In(head - d.head)
-	d.head = head
-	if d.head > d.read && d.behind.IsZero() {
-		d.behind = d.opts.Now()
-	}
-	return wake
-}
-
-// take puts changes into the window; upTo is the number up to which they were
-// asked for. Numbers have no holes, so one that is not there is lost: counted
-// as a drop and said aloud, never passed over in silence.
-func (d *Dispatcher) take(changes []statesync.Change, upTo int64) []*item {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if len(changes) > 0 {
-		upTo = changes[len(changes)-1].Number
-	}
-	if missing := upTo - d.read - int64(len(changes)); missing > 0 {
-		d.pipe.Drop("missing", missing)
-		d.opts.Logger.Error("changes are missing from the ledger", "sink", d.opts.Name,
-			"missing", missing, "after", d.read, "up_to", upTo)
-	}
-	_ = failpoint.Here("delivery/read")
-	items := make([]*item, len(changes))
-	for i, c := range changes {
-		it := &item{Delivery: statesync.Delivery{Change: c}}
-		if c.Previous > d.opts.Cursor.Since {
-			it.PreviousSeq = c.Seq - 1
-		}
-		it.place = d.window.PushBack(it)
-		items[i] = it
-	}
-	d.read, d.behind = upTo, time.Time{}
-	return items
-}
-
-// acknowledge takes items off the books. The lock must be held.
-func (d *Dispatcher) acknowledge(items []*item, sent, now time.Time) {
-	for _, it := range items {
-		d.window.Remove(it.place)
-		d.observe(it, sent, now)
-	}
-	d.pipe.Out(int64(len(items)))
-	_ = failpoint.Here("delivery/acknowledged")
-	d.standing.Failing = time.Time{}
-	select {
-	case d.room <- struct{}{}:
-	default:
-	}
-}
-
-// refused notes a try that failed. The lock must be held.
-func (d *Dispatcher) refused(n int, err error, now time.Time) {
-	d.pipe.Retry(cause(err), int64(n))
-	d.failing(err, now)
-}
-
-// failing notes what holds the sink up. The lock must be held.
-func (d *Dispatcher) failing(err error, now time.Time) {
-	if d.standing.Failing.IsZero() {
-		d.standing.Failing = now
-	}
-	d.standing.Failure = err
-	if now.Sub(d.warned) >= warnEvery {
-		d.warned = now
-		d.opts.Logger.Warn("sink is held up; trying again until it goes on", "sink", d.opts.Name, "err", err)
-	}
-}
-
-// acked is the number up to which everything is acknowledged. The lock must
-// be held.
-func (d *Dispatcher) acked() int64 {
-	if first := d.window.Front(); first != nil {
-		return first.Value.(*item).Number - 1
-	}
-	return d.read
-}
-
-// queued reports what is not acknowledged: what is in the window, and what is
-// still to be read. It looks at the log itself, because nobody reads while the
-// sink holds everything up. The lock must be held.
-func (d *Dispatcher) queued() metrics.Queue {
-	d.countIn()
-	q := metrics.Queue{Len: int64(d.window.Len()) + d.head - d.read}
-	if first := d.window.Front(); first != nil {
-		q.Oldest = first.Value.(*item).Observed
-	} else if q.Len > 0 {
-		q.Oldest = d.behind
-	}
-	return q
-}
-
-func (d *Dispatcher) saveCursors(ctx context.Context) {
-	tick := time.NewTicker(saveEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			d.save()
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-func (d *Dispatcher) save() {
-	d.mu.Lock()
-	acked := d.acked()
-	changed := acked != d.saved
-	d.saved = acked
-	d.mu.Unlock()
-	if changed {
-		d.opts.Source.SaveCursor(d.opts.Name, acked)
-		_ = failpoint.Here("delivery/saved")
-	}
+	next.unsaved = len(next.effects)
+	d.state = next
+	d.standing.DetachedAt = d.opts.Now()
+	d.saveNow()
 }
 
 func sleep(ctx context.Context, t time.Duration) {

@@ -1,0 +1,92 @@
+package delivery
+
+import (
+	"context"
+
+	"github.com/outrider-agent/outrider/statesync"
+)
+
+// sendInOrder delivers batches in the log's order until ctx ends.
+func (d *Dispatcher) sendInOrder(ctx, sending context.Context) {
+	for {
+		items, generation := d.next(ctx)
+		if items == nil {
+			return
+		}
+		d.use(generation, items, true)
+		for rest := items; len(rest) > 0 && ctx.Err() == nil; {
+			rest = d.sendRun(ctx, sending, generation, rest)
+		}
+		d.use(generation, items, false)
+	}
+}
+
+// use keeps what is told of the workloads of some items in memory, or not any
+// longer.
+func (d *Dispatcher) use(generation int64, items []*item, begins bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if generation != d.generation {
+		return
+	}
+	if d.running = begins; begins {
+		for _, it := range items {
+			d.remember(it)
+		}
+		return
+	}
+	for uid := range d.told {
+		d.forget(uid)
+	}
+}
+
+// sendRun delivers the items up to the first that is left out, or leaves that
+// out, and returns the rest.
+func (d *Dispatcher) sendRun(ctx, sending context.Context, generation int64, items []*item) []*item {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if generation != d.generation {
+		return nil
+	}
+	n := 0
+	for n < len(items) && !items[n].skips() {
+		n++
+	}
+	if n == 0 {
+		d.skip(items[0])
+		return items[1:]
+	}
+	ds := d.deliveries(items[:n])
+	for failures := 0; ctx.Err() == nil; {
+		sent := d.opts.Now()
+		d.mu.Unlock()
+		err := d.deliver(sending, ds)
+		position, now := d.positionOf(err), d.opts.Now()
+		d.mu.Lock()
+		switch {
+		case generation != d.generation:
+			return nil
+		case err == nil:
+			d.position = position
+			d.acknowledge(items[:n], sent, now)
+			return items[n:]
+		case isGone(err, nil):
+			d.detach(statesync.DetachedGone, err)
+			return nil
+		}
+		d.refused(n, err, now)
+		failures++
+		d.mu.Unlock()
+		sleep(ctx, backoff(failures, err))
+		d.mu.Lock()
+	}
+	return nil
+}
+
+// positionOf is where the sink stands after a call that was taken.
+func (d *Dispatcher) positionOf(err error) string {
+	if p, ok := d.opts.Sink.(statesync.PositionedSink); ok && err == nil {
+		return p.Position()
+	}
+	return ""
+}

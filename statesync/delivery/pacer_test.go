@@ -1,0 +1,220 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/outrider-agent/outrider/statesync"
+)
+
+// A clockedSink notes when it was called, and does what answer says.
+type clockedSink struct {
+	answer func(statesync.Delivery) error
+
+	mu    sync.Mutex
+	calls []time.Time
+}
+
+func (s *clockedSink) Deliver(_ context.Context, ds []statesync.Delivery) error {
+	s.mu.Lock()
+	s.calls = append(s.calls, time.Now())
+	s.mu.Unlock()
+	return s.answer(ds[0])
+}
+
+// between counts the calls from one time up to another.
+func (s *clockedSink) between(from, to time.Time) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, at := range s.calls {
+		if !at.Before(from) && at.Before(to) {
+			n++
+		}
+	}
+	return n
+}
+
+// TestTheBreakerSparesAReceiverThatIsDown: in an hour of it nothing grows but
+// the log, one delivery is tried now and then, and afterwards all is released
+// at a rate that begins low.
+func TestTheBreakerSparesAReceiverThatIsDown(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var well atomic.Bool
+		sink := &clockedSink{answer: func(statesync.Delivery) error {
+			if !well.Load() {
+				return errRefused
+			}
+			return nil
+		}}
+		log := newLog(t)
+		d, _ := start(t, options(log, sink))
+		log.addMany(20_000, 2000)
+		time.Sleep(time.Minute)
+		if s := d.Standing(); s.Breaker != "open" || s.Acked != 0 || s.Aside > 100 {
+			t.Errorf("standing %+v, want the breaker open and hardly anything put aside", s)
+		}
+		from := time.Now()
+		time.Sleep(time.Hour)
+		if n := sink.between(from, time.Now()); n < 360 || n > 730 {
+			t.Errorf("%d tries in an hour, want one in 5 to 10 s", n)
+		}
+		books(t, d)
+		inMemory(t, d)
+		well.Store(true)
+		time.Sleep(2 * time.Minute)
+		closed := time.Time{}
+		for _, at := range sink.calls {
+			if at.After(from.Add(time.Hour)) {
+				closed = at
+				break
+			}
+		}
+		for second, most := range []int{int(releaseFirst) + 5, int(2*releaseFirst) + 10, int(4*releaseFirst) + 20, int(8*releaseFirst) + 40} {
+			began := closed.Add(time.Duration(second) * time.Second)
+			if n := sink.between(began, began.Add(time.Second)); n > most || n < most/4 {
+				t.Errorf("%d tries in second %d after it was closed, want up to %d", n, second, most)
+			}
+		}
+		if s := d.Standing(); s.Breaker != "closed" || s.Waiting != 0 {
+			t.Errorf("standing %+v, want all delivered", s)
+		}
+	})
+}
+
+// TestAFewFailingLanesDoNotOpenTheBreaker, though nothing else is there to be
+// delivered: what comes is not to wait for them.
+func TestAFewFailingLanesDoNotOpenTheBreaker(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		sink := newRecorder(t, func(_ context.Context, d statesync.Delivery, _ int) error {
+			if d.Workload.Name != "good" {
+				return errRefused
+			}
+			return nil
+		})
+		log := newLog(t)
+		d, _ := start(t, options(log, sink))
+		log.add("bad1", "bad2")
+		time.Sleep(time.Hour)
+		log.add("good")
+		synctest.Wait()
+		if s := d.Standing(); s.Breaker != "closed" || !sink.has("good-1") {
+			t.Errorf("standing %+v, want the good one delivered at once", s)
+		}
+	})
+}
+
+// TestFreshChangesDoNotBypassTheBackOff: 20 a second, for ten minutes.
+func TestFreshChangesDoNotBypassTheBackOff(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		sink := &clockedSink{answer: func(statesync.Delivery) error { return errRefused }}
+		log := newLog(t)
+		d, _ := start(t, options(log, sink))
+		began := time.Now()
+		for range 12_000 {
+			log.add("bad")
+			time.Sleep(50 * time.Millisecond)
+		}
+		if n := sink.between(began, time.Now()); n < 60 || n > 130 {
+			t.Errorf("%d tries in 10 minutes, want one in 5 to 10 s", n)
+		}
+		if s := d.Standing(); s.Parked != 1 || s.Waiting != 12_000 || s.Acked < 11_900 {
+			t.Errorf("standing %+v, want one lane parked and the cursor at the log's end", s)
+		}
+		inMemory(t, d)
+		books(t, d)
+	})
+}
+
+// TestConcurrencyAdapts: a receiver that takes four at once and refuses the
+// rest is soon given about as many.
+func TestConcurrencyAdapts(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var now, refusals atomic.Int64
+		sink := newRecorder(t, func(context.Context, statesync.Delivery, int) error {
+			defer now.Add(-1)
+			if now.Add(1) > 4 {
+				refusals.Add(1)
+				return &statesync.SinkError{Cause: "status_429", Err: errors.New("status 429, want 2xx")}
+			}
+			time.Sleep(20 * time.Millisecond)
+			return nil
+		})
+		log := newLog(t)
+		d, _ := start(t, options(log, sink))
+		for range 600 {
+			log.addMany(10, 1000)
+			time.Sleep(100 * time.Millisecond)
+		}
+		early := refusals.Load()
+		for range 600 {
+			log.addMany(10, 1000)
+			time.Sleep(100 * time.Millisecond)
+		}
+		if late := refusals.Load() - early; late > 1000 {
+			t.Errorf("%d refusals in the second minute of 6,000 changes, want it to have learnt", late)
+		}
+		time.Sleep(time.Minute)
+		if s := d.Standing(); s.Waiting != 0 {
+			t.Errorf("standing %+v, want all delivered", s)
+		}
+	})
+}
+
+// TestPacer: a table of what a pacer says after a series of outcomes.
+func TestPacer(t *testing.T) {
+	t.Parallel()
+	began := time.Unix(1000, 0)
+	lane := func(i int) statesync.Key { return statesync.Key{Name: fmt.Sprint(i)} }
+	for _, tt := range []struct {
+		name     string
+		outcomes string // a digit: a lane that fails; +: one that succeeds
+		want     string
+	}{
+		{"nothing", "", "closed"},
+		{"two lanes for long", "0101010101", "closed"},
+		{"three lanes", "01201", "open"},
+		{"three lanes, too few tries", "0120", "closed"},
+		{"a success between", "0120+1201", "closed"},
+		{"and then", "0120+12012", "open"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := newPacer(8)
+			for _, c := range tt.outcomes {
+				p.begin()
+				p.end(lane(int(c-'0')), c != '+', 0, began)
+			}
+			if got := p.String(); got != tt.want {
+				t.Errorf("after %q: %s, want %s", tt.outcomes, got, tt.want)
+			}
+		})
+	}
+	p := newPacer(8)
+	for i := range 5 {
+		p.begin()
+		p.end(lane(i), true, time.Minute, began)
+	}
+	if wait, ok := p.admit(began.Add(59 * time.Second)); ok || wait < time.Second {
+		t.Errorf("admitted %t, after %s: want the receiver's own wish kept", ok, wait)
+	}
+	if _, ok := p.admit(began.Add(time.Minute)); !ok || p.String() != "half-open" {
+		t.Errorf("%s, admitted %t: want one probe", p.String(), ok)
+	}
+	if _, ok := p.admit(began.Add(time.Minute)); ok {
+		t.Error("admitted a second probe")
+	}
+	p.begin()
+	p.end(lane(1), false, 0, began.Add(time.Minute))
+	if p.String() != "closed" || p.limit != 1 {
+		t.Errorf("%s with %v at once, want it closed with 1", p.String(), p.limit)
+	}
+}

@@ -1,0 +1,259 @@
+package delivery
+
+import (
+	"context"
+	"time"
+
+	"github.com/outrider-agent/outrider/internal/failpoint"
+	"github.com/outrider-agent/outrider/statesync"
+)
+
+// What is read, and when:
+//   - At the start, and after a compaction, what is put aside comes first, in
+//     its order: a sweep. It takes what no lane in memory waits for.
+//   - Then the log.
+//   - What others put aside (a replay) is looked for when there is a sign of
+//     it, and once a second.
+//   - Nothing is read while the window is full or the breaker is open; but a
+//     compaction is let through.
+
+const (
+	readBatch = 512
+	lookAside = time.Second
+)
+
+// A demand says what to read next.
+type demand struct {
+	statesync.ReadQuery
+	saves      int64 // as it was then
+	generation int64
+	head       int64
+	wake       <-chan struct{}
+}
+
+// next waits until there is something to read and room for it, and takes some
+// in. It returns none only when ctx has ended.
+func (d *Dispatcher) next(ctx context.Context) (items []*item, generation int64) {
+	look := time.NewTicker(lookAside)
+	defer look.Stop()
+	for ctx.Err() == nil {
+		q := d.demand()
+		if mark := d.takeMark(); mark != nil {
+			return []*item{mark}, q.generation
+		}
+		if q.Limit > 0 {
+			read, err := d.opts.Source.Read(ctx, q.ReadQuery)
+			if err == nil {
+				if items := d.take(q, read); len(items) > 0 {
+					return items, q.generation
+				}
+			} else if ctx.Err() == nil {
+				d.mu.Lock()
+				d.failing(err, d.opts.Now())
+				d.mu.Unlock()
+				sleep(ctx, time.Second)
+			}
+			continue
+		}
+		select {
+		case <-q.wake:
+			d.mayBeFresh(q.head)
+		case <-look.C:
+			d.mayBeFresh(-1)
+		case <-d.room:
+		case <-ctx.Done():
+		}
+	}
+	return nil, 0
+}
+
+// mayBeFresh notes that others may have put something aside: unless the log's
+// head has moved from where it was, which is then what there was a sign of.
+func (d *Dispatcher) mayBeFresh(head int64) {
+	now, _ := d.opts.Source.Head()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fresh = d.fresh || head < 0 || now == head
+}
+
+// takeMark returns the mark that an ordered sink is to be given next.
+func (d *Dispatcher) takeMark() *item {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	it := d.markNext
+	d.markNext = nil
+	return it
+}
+
+// demand says what to read.
+func (d *Dispatcher) demand() demand {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	q := demand{saves: d.saves, generation: d.generation}
+	q.wake = d.countIn()
+	q.Sink, q.head = d.opts.Name, d.head
+	if d.detached != "" || d.unplaced {
+		return q
+	}
+	room := min(d.opts.Window-d.memory, d.opts.Window-d.unsaved, readBatch)
+	switch {
+	case d.compacts && d.head > d.read:
+		q.After, q.Limit = d.read, int(min(d.head-d.read, int64(d.opts.Window-d.unsaved), readBatch))
+	case d.pace.open, d.sweep && d.homeless > 0:
+	case d.sweep:
+		q.Aside, q.After, q.AfterAside, q.Limit = true, d.swept.number, d.swept.id, room
+	case d.fresh:
+		q.Aside, q.Fresh, q.AfterAside, q.Limit = true, true, d.asideTop, room
+	default:
+		q.After, q.Limit = d.read, int(min(d.head-d.read, int64(room)))
+	}
+	q.Limit = max(0, q.Limit)
+	return q
+}
+
+// take takes what was read into memory and returns it; nothing when it is out
+// of date, because what it rests on has become durable meanwhile.
+func (d *Dispatcher) take(q demand, read []statesync.Offered) []*item {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if q.generation != d.generation || q.saves != d.saves && (q.Aside || anyTold(read)) {
+		return nil
+	}
+	_ = failpoint.Here("delivery/read")
+	var items []*item
+	if q.Aside {
+		items = d.takeAside(q, read)
+	} else {
+		items = d.takeLog(q, read)
+	}
+	if !d.ordered {
+		for _, it := range items {
+			d.line(it)
+		}
+	}
+	return items
+}
+
+// takeLog takes what was read of the log into memory. Its numbers have no
+// holes, so one that is not there is lost: counted as a drop and said aloud,
+// never passed over in silence. The lock must be held.
+func (d *Dispatcher) takeLog(q demand, read []statesync.Offered) []*item {
+	upTo := q.After + int64(q.Limit)
+	if len(read) > 0 {
+		upTo = read[len(read)-1].Number
+	}
+	if missing := upTo - d.read - int64(len(read)); missing > 0 {
+		d.pipe.Drop("missing", missing)
+		d.opts.Logger.Error("changes are missing from the ledger", "sink", d.opts.Name,
+			"missing", missing, "after", d.read, "up_to", upTo)
+	}
+	items := make([]*item, 0, len(read))
+	number := d.read
+	for _, o := range read {
+		for number++; number < o.Number; number++ {
+			d.marks.leftOut(number, d.read)
+		}
+		it := &item{Offered: o}
+		d.cluster, d.epoch = o.Cluster, o.Epoch
+		switch {
+		case d.opts.Filter != nil && o.Gap == nil && !d.opts.Filter(&it.Change):
+			it.Cause = statesync.SkipFilter
+		case d.compacts && o.Replaced && o.Gap == nil:
+			it.Cause = statesync.SkipCompacted
+		}
+		d.hold(it)
+		items = append(items, it)
+	}
+	d.read, d.behind = upTo, time.Time{}
+	if d.compacts {
+		d.compact(items)
+		items = nil
+	}
+	return items
+}
+
+func anyTold(read []statesync.Offered) bool {
+	for i := range read {
+		if read[i].Told != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// compact puts aside what was read, but for what is left out. The lock must be
+// held.
+func (d *Dispatcher) compact(items []*item) {
+	for _, it := range items {
+		if l := d.lanes[it.Workload.Key()]; l != nil {
+			d.putAsideOf(l, it)
+		} else {
+			d.putAside(it, nil)
+		}
+	}
+	d.sweep, d.swept = true, place{}
+	if d.read >= d.head {
+		d.compacts = false
+	}
+	d.saveNow()
+}
+
+// takeAside takes in what was put aside, but for what a lane in memory is to
+// read by itself. The lock must be held.
+func (d *Dispatcher) takeAside(q demand, read []statesync.Offered) []*item {
+	items := make([]*item, 0, len(read))
+	for i := range read {
+		o := &read[i]
+		d.welcome(o)
+		if q.Aside && !q.Fresh {
+			d.swept = placeOf(o)
+		}
+		if d.taken[o.Aside] {
+			continue
+		}
+		if d.recount && own(o) && o.Cause == "" {
+			d.marks.found(o.Number)
+		}
+		if l := d.lanes[o.Workload.Key()]; l != nil && (l.parked || l.disk || len(l.items) >= d.laneCap()) {
+			l.disk = true
+			continue
+		}
+		items = append(items, d.fetch(o))
+	}
+	switch {
+	case len(read) == q.Limit:
+	case q.Fresh:
+		d.fresh = false
+	default:
+		d.sweep, d.recount = false, false
+	}
+	return items
+}
+
+// welcome counts in what somebody else has put aside. The lock must be held.
+func (d *Dispatcher) welcome(o *statesync.Offered) {
+	if o.Aside <= d.asideTop {
+		return
+	}
+	if !own(o) {
+		d.asideTop = o.Aside
+		d.aside++
+		d.pipe.In(1)
+	}
+}
+
+// fetch takes one entry from aside into memory.
+// The lock must be held.
+func (d *Dispatcher) fetch(o *statesync.Offered) *item {
+	it := &item{Offered: *o}
+	switch {
+	case it.Cause == statesync.SkipMissing:
+		d.pipe.Drop("missing", 1)
+		d.opts.Logger.Error("a change that was put aside is missing from the ledger", "sink", d.opts.Name, "number", it.Number)
+		fallthrough
+	case !it.skips():
+		d.aside--
+	}
+	d.hold(it)
+	return it
+}
