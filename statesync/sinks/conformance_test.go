@@ -23,47 +23,90 @@ import (
 )
 
 // openers open a sink of each kind through the configuration, as the agent
-// does.
-func openers() map[string]sinktest.Open {
-	return map[string]sinktest.Open{
-		"file": func(t *testing.T) (statesync.Sink, func() []string) {
-			path := filepath.Join(t.TempDir(), "changes.jsonl")
-			return configured(t, "file: {path: "+path+"}"), func() []string { return idsIn(t, path) }
-		},
-		"webhook": func(t *testing.T) (statesync.Sink, func() []string) {
-			var mu sync.Mutex
-			var got []string
-			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				body, err := io.ReadAll(r.Body)
-				if err != nil {
-					w.WriteHeader(http.StatusBadRequest)
-					return
+// does; some in more than one way, which a word after the kind tells apart.
+func openers() map[string]sinktest.OpenWith {
+	return map[string]sinktest.OpenWith{
+		"file":                           openFileAt(""),
+		"file that is rotated":           openFileAt(", max_bytes: 1MiB"),
+		"webhook":                        openWebhook(""),
+		"webhook that takes batches":     openWebhook(", batch: 8"),
+		"webhook that takes big batches": openWebhook(", batch: 1000"),
+	}
+}
+
+func openFileAt(options string) sinktest.OpenWith {
+	return func(t *testing.T) sinktest.Opened {
+		path := filepath.Join(t.TempDir(), "changes.jsonl")
+		again := func() (statesync.Sink, error) { return configured(t, "file: {path: '"+path+"'"+options+"}"), nil }
+		sink, err := again()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sinktest.Opened{Sink: sink, Read: func() []string { return idsIn(t, path) }, Again: again}
+	}
+}
+
+// openWebhook opens a sink to a receiver that takes batches whole or not at
+// all.
+func openWebhook(options string) sinktest.OpenWith {
+	return func(t *testing.T) sinktest.Opened {
+		var mu sync.Mutex
+		var got []string
+		refused := map[string]bool{}
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				w.WriteHeader(http.StatusBadRequest)
+				return
+			}
+			events := []json.RawMessage{body}
+			if strings.HasPrefix(r.Header.Get("Content-Type"), "application/cloudevents-batch+json") {
+				if events = nil; json.Unmarshal(body, &events) != nil || len(events) == 0 {
+					t.Errorf("not a batch: %.200q", body)
 				}
-				mu.Lock()
-				defer mu.Unlock()
-				got = append(got, eventID(t, body))
-				w.WriteHeader(http.StatusNoContent)
-			}))
-			t.Cleanup(server.Close)
-			return configured(t, "webhook: {url: "+server.URL+"/changes}"), func() []string {
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			var ids []string
+			for _, e := range events {
+				ids = append(ids, eventID(t, e))
+			}
+			if slices.ContainsFunc(ids, func(id string) bool { return refused[id] }) {
+				w.WriteHeader(http.StatusUnprocessableEntity)
+				return
+			}
+			got = append(got, ids...)
+			w.WriteHeader(http.StatusNoContent)
+		}))
+		t.Cleanup(server.Close)
+		return sinktest.Opened{
+			Sink: configured(t, "webhook: {url: "+server.URL+"/changes"+options+"}"),
+			Read: func() []string {
 				mu.Lock()
 				defer mu.Unlock()
 				return slices.Clone(got)
-			}
-		},
+			},
+			Refuse: func(id string) {
+				mu.Lock()
+				defer mu.Unlock()
+				refused[id] = true
+			},
+		}
 	}
 }
 
 func TestEveryKindKeepsTheContract(t *testing.T) {
 	t.Parallel()
 	open := openers()
-	for _, kind := range slices.Sorted(maps.Keys(Kinds())) {
-		t.Run(kind, func(t *testing.T) {
+	for kind := range Kinds() {
+		if open[kind] == nil {
+			t.Errorf("kind %s has no opener in this test", kind)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(open)) {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if open[kind] == nil {
-				t.Fatalf("kind %s has no opener in this test", kind)
-			}
-			sinktest.Run(t, open[kind])
+			sinktest.RunWith(t, open[name])
 		})
 	}
 }
@@ -178,7 +221,8 @@ func eventID(t testing.TB, body []byte) string {
 		ID          string `json:"id"`
 		Type        string `json:"type"`
 	}
-	if err := json.Unmarshal(body, &e); err != nil || e.SpecVersion != "1.0" || e.ID == "" || e.Type != statesync.EventType {
+	if err := json.Unmarshal(body, &e); err != nil || e.SpecVersion != "1.0" || e.ID == "" ||
+		e.Type != statesync.EventType && e.Type != statesync.GapEventType && e.Type != statesync.MarkEventType {
 		t.Errorf("not an event of ours: %.200q (%v)", body, err)
 	}
 	return e.ID

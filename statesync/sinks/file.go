@@ -5,105 +5,88 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/outrider-agent/outrider/agent/config"
 	"github.com/outrider-agent/outrider/statesync"
 )
 
+// minFileBytes is the least max_bytes: smaller files would be many files.
+const minFileBytes = 1 << 20
+
 // FileConfig describes a file to which changes are appended, one CloudEvent a
 // line, in the ledger's order. Lines are synced to disk before they count as
-// acknowledged.
+// acknowledged, and are in the file once, whatever crashes.
 type FileConfig struct {
 	Path config.Path `yaml:"path" required:"true"`
+	// MaxBytes is what a file holds at most, unless one line alone is longer:
+	// then it is renamed, to its name and a growing number of six digits, and
+	// a new one is begun. 0: never.
+	MaxBytes config.Bytes `yaml:"max_bytes"`
+	// MaxFiles is how many such files are kept. 0: all.
+	MaxFiles int `yaml:"max_files"`
 }
 
-// Target is the file, so that two sinks on one file can be refused.
-func (c *FileConfig) Target() string { return filepath.Clean(string(c.Path)) }
+// Validate is asked when the configuration is read.
+func (c *FileConfig) Validate() error {
+	var errs []error
+	if c.MaxBytes != 0 && c.MaxBytes < minFileBytes {
+		errs = append(errs, &config.FieldError{Key: "max_bytes", Got: c.MaxBytes.String(), Want: "0 (never rotated), or at least 1MiB"})
+	}
+	switch {
+	case c.MaxFiles < 0:
+		errs = append(errs, &config.FieldError{Key: "max_files", Got: fmt.Sprint(c.MaxFiles), Want: "0 (all are kept), or more"})
+	case c.MaxFiles > 0 && c.MaxBytes == 0:
+		errs = append(errs, &config.FieldError{Key: "max_files", Got: fmt.Sprint(c.MaxFiles) + " without max_bytes", Want: "max_bytes too: the file is not rotated without it"})
+	}
+	return errors.Join(errs...)
+}
 
-// Open implements [Builder]. It makes the file if there is none, and takes
-// away a last line that was not finished: its change was not acknowledged and
-// is written again. A file that another process has open for changes is an
-// error.
+// Target is the file, so that two sinks on one file can be refused. What this
+// does not see, such as two names of one file, the file's lock does.
+func (c *FileConfig) Target() string {
+	path := filepath.Clean(string(c.Path))
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real
+	}
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+		return filepath.Join(dir, filepath.Base(path))
+	}
+	return path
+}
+
+// Open implements [Builder]. It makes the file if there is none. A file that
+// another process has open for changes is an error.
 func (c *FileConfig) Open(string) (statesync.Sink, error) {
-	s := &fileSink{path: string(c.Path)}
-	if err := s.open(); err != nil {
+	s := &fileSink{path: string(c.Path), maxBytes: int64(c.MaxBytes), maxFiles: c.MaxFiles, step: func(string) error { return nil }}
+	if err := s.begin(); err != nil {
 		return nil, err
 	}
+	s.acked = s.files[0].position()
 	return s, nil
 }
 
+// fileSink appends lines to the file under a path. What was acknowledged ends
+// at its position, which a start after a crash is told. What lies beyond it was
+// written and perhaps acknowledged, and comes again: each line that comes is
+// compared with the bytes that lie there. Equal ones stay; from the first
+// difference on the rest is cut off. So whole lines that come again are never
+// taken away from a reader that follows the file.
+//
+// There is one way back from any failure, be it the process's end or a full
+// disk: to let go of everything and to begin at the position again.
 type fileSink struct {
-	path string
-	f    *os.File // nil after it could not be opened again
-	size int64    // up to where the file is acknowledged
-	torn bool     // more than that was written, and could not be taken away
-	buf  bytes.Buffer
-}
+	path     string // as configured; it may be a link
+	maxBytes int64
+	maxFiles int
+	step     func(name string) error // called before each change to the disk; a test may end it there
 
-func (s *fileSink) open() error {
-	_, statErr := os.Stat(s.path)
-	f, err := os.OpenFile(s.path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return err
-	}
-	if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		err = lockError(s.path, err)
-	}
-	if err == nil {
-		err = mayAppend(f)
-	}
-	if err == nil {
-		s.size, err = cutTornLine(f)
-	}
-	if err == nil && errors.Is(statErr, os.ErrNotExist) {
-		err = syncDir(filepath.Dir(s.path))
-	}
-	if err != nil {
-		return errors.Join(err, f.Close())
-	}
-	s.f, s.torn = f, false
-	return nil
-}
-
-func lockError(path string, err error) error {
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return fmt.Errorf("%s is in use by another agent: give each a file of its own", path)
-	}
-	return fmt.Errorf("lock %s: %w", path, err)
-}
-
-// follow looks whether somebody else has touched the file. One that was moved
-// away or removed is opened anew under its name, so that rotation by renaming
-// works; one that was cut or written to is gone on with after its last whole
-// line.
-func (s *fileSink) follow() error {
-	if s.f != nil {
-		now, err := os.Stat(s.path)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		have, err := s.f.Stat()
-		if err != nil {
-			return err
-		}
-		here := now != nil && os.SameFile(now, have)
-		if here && s.torn {
-			return s.rewind()
-		}
-		if here && now.Size() == s.size {
-			return nil
-		}
-		f := s.f
-		if s.f = nil; f.Close() != nil {
-			return fmt.Errorf("close %s after it was moved or changed", s.path)
-		}
-	}
-	return s.open()
+	acked   position
+	files   []*file // from the one in which the next line goes, or lies, to the one under the path; none after a failure
+	target  string  // the path without links, when files were opened
+	rotated bool    // since old files were last removed
+	lines   bytes.Buffer
+	there   []byte
 }
 
 // Ordered implements [statesync.OrderedSink].
@@ -111,101 +94,168 @@ func (s *fileSink) Ordered() {}
 
 // Deliver implements [statesync.Sink].
 func (s *fileSink) Deliver(_ context.Context, ds []statesync.Delivery) error {
-	s.buf.Reset()
-	for _, d := range ds {
-		line, err := statesync.MarshalEvent(d)
-		if err != nil {
-			return &statesync.SinkError{Cause: "encode", Err: err}
-		}
-		s.buf.Write(line)
-		s.buf.WriteByte('\n')
+	if len(ds) == 0 {
+		return nil
+	}
+	if err := s.encode(ds); err != nil {
+		return err
 	}
 	if err := s.follow(); err != nil {
+		s.letGo()
 		return &statesync.SinkError{Cause: "open", Err: err}
 	}
-	n, err := s.f.WriteAt(s.buf.Bytes(), s.size)
-	if err == nil {
-		err = s.f.Sync()
+	if err := s.write(s.lines.Bytes()); err != nil {
+		s.letGo()
+		return &statesync.SinkError{Cause: "write", Err: err}
 	}
-	if err != nil {
-		return &statesync.SinkError{Cause: "write", Err: errors.Join(err, s.rewind())}
+	if err := s.step("file/delivered"); err != nil {
+		s.letGo()
+		return &statesync.SinkError{Cause: "write", Err: err}
 	}
-	s.size += int64(n)
+	s.acked = s.files[0].position()
+	if s.rotated {
+		s.prune()
+	}
 	return nil
 }
 
-// rewind takes away what was written and not acknowledged: it must not stay,
-// because the next try may be of another length.
-func (s *fileSink) rewind() error {
-	err := s.f.Truncate(s.size)
-	s.torn = err != nil
-	return err
+// encode fills lines. A change that cannot be written keeps the others of its
+// batch out: they are in the log's order, and come again without it.
+func (s *fileSink) encode(ds []statesync.Delivery) error {
+	s.lines.Reset()
+	errs := make([]error, len(ds))
+	bad := 0
+	for i, d := range ds {
+		line, err := statesync.MarshalEvent(d)
+		if err != nil {
+			bad++
+			errs[i] = &statesync.SinkError{Cause: "encode", Rejected: true, Err: err}
+			continue
+		}
+		s.lines.Write(line)
+		s.lines.WriteByte('\n')
+	}
+	if bad == 0 {
+		return nil
+	}
+	for i := range errs {
+		if errs[i] == nil {
+			errs[i] = &statesync.SinkError{Cause: "encode", Err: errors.New("another change of its batch cannot be written")}
+		}
+	}
+	return &statesync.BatchError{Errs: errs}
+}
+
+// write writes whole lines and syncs them. A run of them that goes into one
+// file is written at once.
+func (s *fileSink) write(batch []byte) error {
+	from, to := 0, 0 // the run
+	for to < len(batch) {
+		f, last := s.files[0], len(s.files) == 1
+		at := f.at + int64(to-from)
+		line := batch[to : to+bytes.IndexByte(batch[to:], '\n')+1]
+		there, err := s.lies(f, at, len(line))
+		if err != nil {
+			return err
+		}
+		full := s.maxBytes > 0 && at > 0 && at+int64(len(line)) > s.maxBytes
+		isThere := bytes.Equal(there, line)
+		begun := last && len(there) > 0 && bytes.HasPrefix(line, there)
+		fits := last && len(there) == 0 && !full
+		if isThere || begun || fits {
+			to += len(line)
+			continue
+		}
+		if err := s.flush(batch[from:to]); err != nil {
+			return err
+		}
+		from = to
+		switch {
+		case len(there) > 0:
+			err = s.cut()
+		case last:
+			err = s.rotate()
+		default:
+			s.advance()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return s.flush(batch[from:to])
+}
+
+// lies reads what lies where a line is to go: as many bytes, or as there are.
+// They are not valid after the next call.
+func (s *fileSink) lies(f *file, at int64, n int) ([]byte, error) {
+	n = int(min(int64(n), max(0, f.end-at)))
+	if n == 0 {
+		return nil, nil
+	}
+	if cap(s.there) < n {
+		s.there = make([]byte, n)
+	}
+	if _, err := f.ReadAt(s.there[:n], at); err != nil {
+		return nil, fmt.Errorf("read what was written before: %w", err)
+	}
+	return s.there[:n], nil
+}
+
+// flush writes lines to their place in the first file and syncs it. Lines that
+// lie there already are written again: after a sync that has failed the kernel
+// takes what it could not write for written, and would not try it again.
+func (s *fileSink) flush(lines []byte) error {
+	if len(lines) == 0 {
+		return nil
+	}
+	f := s.files[0]
+	if err := s.step("file/write"); err != nil {
+		return err
+	}
+	n, err := f.WriteAt(lines, f.at)
+	if err != nil {
+		return errors.Join(err, s.untear(f))
+	}
+	f.at += int64(n)
+	f.end = max(f.end, f.at)
+	return s.sync(f)
+}
+
+// untear takes away the beginning of a line that a failed write has left:
+// somebody may want to move the file before there is room for the rest. How
+// much was written WriteAt does not say.
+func (s *fileSink) untear(f *file) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	whole, err := afterLastLine(f.File)
+	if whole = max(whole, f.end); err != nil || whole >= info.Size() {
+		return err
+	}
+	return s.truncate(f, whole)
+}
+
+func (s *fileSink) sync(f *file) error {
+	if err := s.step("file/sync"); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+func (s *fileSink) truncate(f *file, size int64) error {
+	if err := s.step("file/truncate"); err != nil {
+		return err
+	}
+	if err := f.Truncate(size); err != nil {
+		return fmt.Errorf("cut what is to be written again: %w", err)
+	}
+	f.at, f.end = min(f.at, size), size
+	return nil
 }
 
 // Close implements [io.Closer].
 func (s *fileSink) Close() error {
-	if s.f == nil {
-		return nil
-	}
-	return s.f.Close()
-}
-
-// eventStart is how every line of ours begins.
-const eventStart = `{"specversion":`
-
-// mayAppend refuses a file that is not ours, before anything is cut from it:
-// a wrong path in the configuration must not cost a key its bytes. A file that
-// begins with zeros is one whose data a crash of the machine has lost.
-func mayAppend(f *os.File) error {
-	start := make([]byte, len(eventStart))
-	n, err := f.ReadAt(start, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read the first line: %w", err)
-	}
-	if start = bytes.TrimRight(start[:n], "\x00"); string(start) != eventStart[:len(start)] {
-		return fmt.Errorf("%s holds something else than changes, want an empty file, a new one, or one that outrider wrote", f.Name())
-	}
+	s.letGo()
 	return nil
-}
-
-// cutTornLine truncates the file after its last line break and returns its
-// size.
-func cutTornLine(f *os.File) (int64, error) {
-	end, err := f.Seek(0, io.SeekEnd)
-	if err != nil {
-		return 0, err
-	}
-	const step = 64 << 10
-	for at := end; at > 0; {
-		from := max(0, at-step)
-		block := make([]byte, at-from)
-		if _, err := f.ReadAt(block, from); err != nil {
-			return 0, fmt.Errorf("read the last line: %w", err)
-		}
-		if i := bytes.LastIndexByte(block, '\n'); i >= 0 {
-			keep := from + int64(i) + 1
-			return keep, truncate(f, keep, end)
-		}
-		at = from
-	}
-	return 0, truncate(f, 0, end)
-}
-
-func truncate(f *os.File, keep, size int64) error {
-	if keep == size {
-		return nil
-	}
-	if err := f.Truncate(keep); err != nil {
-		return fmt.Errorf("cut an unfinished last line: %w", err)
-	}
-	return nil
-}
-
-// syncDir makes a new file's name durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

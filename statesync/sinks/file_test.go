@@ -123,26 +123,6 @@ func TestFileFollowsWhatOthersDoToIt(t *testing.T) {
 	}
 }
 
-func TestFileTakesAwayLaterWhatItCouldNotAtOnce(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "changes.jsonl")
-	s := openFile(t, path)
-	if err := s.Deliver(t.Context(), []statesync.Delivery{delivery("a", 1)}); err != nil {
-		t.Fatal(err)
-	}
-	// A write that failed after two whole lines, and so did the truncation.
-	if err := appendTo(path, eventStart+"}\n"+eventStart+"}\n"); err != nil {
-		t.Fatal(err)
-	}
-	s.torn = true
-	if err := s.Deliver(t.Context(), []statesync.Delivery{delivery("a", 2)}); err != nil {
-		t.Fatal(err)
-	}
-	if ids := idsIn(t, path); len(ids) != 2 {
-		t.Errorf("changes %q, want the two that were delivered", ids)
-	}
-}
-
 func TestFileBelongsToOneAgent(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "changes.jsonl")
@@ -208,9 +188,15 @@ func TestFileTakesABatchWholeOrNotAtAll(t *testing.T) {
 	bad := delivery("b", 1)
 	bad.Occurred = bad.Occurred.AddDate(9000, 0, 0) // JSON has no such year
 	err := s.Deliver(t.Context(), []statesync.Delivery{delivery("a", 1), bad})
-	var sinkErr *statesync.SinkError
-	if !errors.As(err, &sinkErr) || sinkErr.Cause != "encode" {
-		t.Errorf("error %v, want one of cause encode", err)
+	var batchErr *statesync.BatchError
+	if !errors.As(err, &batchErr) || len(batchErr.Errs) != 2 {
+		t.Fatalf("error %v, want a BatchError of two", err)
+	}
+	for i, err := range batchErr.Errs {
+		var sinkErr *statesync.SinkError
+		if !errors.As(err, &sinkErr) || sinkErr.Cause != "encode" || sinkErr.Rejected != (i == 1) {
+			t.Errorf("error of delivery %d: %+v, want one of cause encode, rejected if it is the bad one", i, err)
+		}
 	}
 	if got := idsIn(t, path); len(got) != 0 {
 		t.Errorf("the file has %v, want nothing", got)
@@ -230,8 +216,8 @@ func TestFileOnAFullDevice(t *testing.T) {
 	if !errors.As(err, &sinkErr) || sinkErr.Cause != "write" || !strings.Contains(err.Error(), "no space left") {
 		t.Errorf("error %v, want one of cause write that says that there is no space", err)
 	}
-	if s.size != 0 {
-		t.Errorf("size %d after a failure, want 0", s.size)
+	if s.acked.at != 0 {
+		t.Errorf("acknowledged up to %d after a failure, want 0", s.acked.at)
 	}
 }
 
@@ -246,7 +232,7 @@ func TestFileThatCannotBeOpened(t *testing.T) {
 	}
 }
 
-func FuzzCutTornLine(f *testing.F) {
+func FuzzAfterLastLine(f *testing.F) {
 	for _, seed := range []string{"", "\n", "a", "a\n", "a\nb", "\n\n", "a\x00\nb\xff"} {
 		f.Add([]byte(seed), uint32(0))
 	}
@@ -257,27 +243,26 @@ func FuzzCutTornLine(f *testing.F) {
 		if err := os.WriteFile(path, content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		file, err := os.OpenFile(path, os.O_RDWR, 0)
+		file, err := os.Open(path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer file.Close()
-		size, err := cutTornLine(file)
-		if err != nil {
-			t.Fatal(err)
+		got, err := afterLastLine(file)
+		if want := int64(bytes.LastIndexByte(content, '\n')) + 1; err != nil || got != want {
+			t.Fatalf("the last whole line ends at %d, %v, want %d", got, err, want)
 		}
-		got, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if int64(len(got)) != size || !bytes.HasPrefix(content, got) {
-			t.Fatalf("%d bytes left, size %d, of %d: want a prefix of that size", len(got), size, len(content))
-		}
-		if len(got) > 0 && got[len(got)-1] != '\n' {
-			t.Fatalf("ends with %q, want a line break", got[len(got)-1])
-		}
-		if rest := content[len(got):]; bytes.ContainsRune(rest, '\n') {
-			t.Fatalf("a whole line was cut: %.80q", rest)
+	})
+}
+
+func FuzzParsePosition(f *testing.F) {
+	for _, seed := range []string{"", "1:inode=3:gen=1:at=0", "1:inode=3:gen=0:at=0", "1:inode=3:gen=1:at=-1", "1:inode=3:gen=1:at=01", "1:inode=3:gen=1:at=1 ", "2:at=7"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		p, ok := parsePosition(text)
+		if ok && (p.String() != text || p.at < 0 || p.generation < 1) {
+			t.Fatalf("position %+v of %q, want what was written", p, text)
 		}
 	})
 }

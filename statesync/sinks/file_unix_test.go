@@ -30,7 +30,7 @@ func TestFileLeavesNoPartialLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	full := before
-	full.Cur = uint64(s.size*5/2 + 10) // room for one and a half lines more
+	full.Cur = uint64(s.acked.at*5/2 + 10) // room for one and a half lines more
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &full); err != nil {
 		t.Fatal(err)
 	}
@@ -47,11 +47,11 @@ func TestFileLeavesNoPartialLine(t *testing.T) {
 		if !errors.As(err, &sinkErr) || sinkErr.Cause != "write" || !errors.Is(err, syscall.EFBIG) {
 			t.Fatalf("error %v, want one of cause write: file too large", err)
 		}
-		if diff := cmp.Diff([]string{"a-1"}, idsIn(t, path)); diff != "" {
+		if diff := cmp.Diff([]string{"a-1", "a-2"}, idsIn(t, path)); diff != "" {
 			t.Errorf("after a failure (-want +got):\n%s", diff)
 		}
 	}
-	// A shorter batch fits, and nothing of the longer one is behind it.
+	// A shorter batch is there already, and nothing of the longer one is behind it.
 	if err := s.Deliver(t.Context(), batch[:1]); err != nil {
 		t.Fatal(err)
 	}
@@ -64,5 +64,23 @@ func TestFileLeavesNoPartialLine(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"a-1", "a-2", "a-2", "a-3", "a-4"}, idsIn(t, path)); diff != "" {
 		t.Errorf("with room again (-want +got):\n%s", diff)
+	}
+	// What a failure has left and does not come again is cut.
+	full.Cur = uint64(s.acked.at + 1000)
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &full); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Deliver(t.Context(), []statesync.Delivery{delivery("a", 5), delivery("a", 6), delivery("a", 7)}); err == nil {
+		t.Fatal("no error, want a file too large")
+	}
+	if got := idsIn(t, path); len(got) == 5 {
+		t.Fatal("nothing was written before the failure: the limit is too low for this test")
+	}
+	lift()
+	if err := s.Deliver(t.Context(), []statesync.Delivery{delivery("b", 1)}); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"a-1", "a-2", "a-2", "a-3", "a-4", "b-1"}, idsIn(t, path)); diff != "" {
+		t.Errorf("after another change came (-want +got):\n%s", diff)
 	}
 }

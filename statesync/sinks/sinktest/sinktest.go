@@ -16,17 +16,40 @@ import (
 	"github.com/outrider-agent/outrider/statesync"
 )
 
-// Open opens a sink that is empty. read returns the IDs of what the receiver
-// has made its own, in the order of acknowledgement; repeats may be in it, and
-// it must still work when the sink is closed.
+// Open opens a sink whose receiver has nothing yet. read is as in [Opened].
 type Open func(t *testing.T) (sink statesync.Sink, read func() []string)
+
+// OpenWith opens a sink of which more can be asked.
+type OpenWith func(t *testing.T) Opened
+
+// Opened is a sink, and what can be asked of its receiver.
+type Opened struct {
+	Sink statesync.Sink
+	// Read returns the IDs of what the receiver has made its own, in the order
+	// of acknowledgement; repeats may be in it, unless the sink is a
+	// [statesync.PositionedSink]. It must still work when the sink is closed.
+	Read func() []string
+	// Refuse makes the receiver refuse a delivery as such from now on; nil: it
+	// has no way to. What cannot be encoded the sink itself may refuse.
+	Refuse func(id string)
+	// Again opens another sink on what the receiver has, as after the
+	// process's end. A PositionedSink must have it.
+	Again func() (statesync.Sink, error)
+}
 
 // Run runs every case against a sink of its own.
 func Run(t *testing.T, open Open) {
+	RunWith(t, func(t *testing.T) Opened {
+		sink, read := open(t)
+		return Opened{Sink: sink, Read: read}
+	})
+}
+
+// RunWith is Run for a sink of which more can be asked.
+func RunWith(t *testing.T, open OpenWith) {
 	for _, c := range cases() {
 		t.Run(c.name, func(t *testing.T) {
-			sink, read := open(t)
-			if err := c.check(sink, read); err != nil {
+			if err := c.check(open(t)); err != nil {
 				t.Errorf("%v\n%s", err, c.why)
 			}
 		})
@@ -35,7 +58,7 @@ func Run(t *testing.T, open Open) {
 
 // A check plays one case. Its error says what was seen; the case says why
 // that is wrong.
-type check func(sink statesync.Sink, read func() []string) error
+type check func(o Opened) error
 
 type testCase struct {
 	name  string
@@ -95,6 +118,31 @@ func cases() []testCase {
 			"Nothing may wait in a buffer once it was acknowledged.",
 			closed,
 		},
+		{
+			"marks, gaps and what was left out are taken",
+			"A mark accounts for what the receiver has, and a gap for what it has not: a sink that loses one lies.",
+			accounts,
+		},
+		{
+			"a delivery that is refused is named",
+			"After a BatchError those without an error are taken, and may be forgotten; a refused one must not be overtaken by a later change of its workload.",
+			refused,
+		},
+		{
+			"a position is gone on from",
+			"What was given after the position comes again after a crash, and must be there once.",
+			resumed,
+		},
+		{
+			"a sink that was given nothing has a position",
+			"The first delivery of all may crash too.",
+			resumedFromNothing,
+		},
+		{
+			"a position need not be known",
+			"A ledger that was lost has none: everything that is given is to be taken then, and what is there stays.",
+			resumedWithout,
+		},
 	}
 }
 
@@ -149,7 +197,8 @@ func withoutRepeats(ids []string) []string {
 	return out
 }
 
-func taken(sink statesync.Sink, read func() []string) error {
+func taken(o Opened) error {
+	sink, read := o.Sink, o.Read
 	a, b := delivery("a", 1), delivery("b", 1)
 	return firstError(
 		func() error { return deliver(sink, a) },
@@ -159,7 +208,8 @@ func taken(sink statesync.Sink, read func() []string) error {
 	)
 }
 
-func ordered(sink statesync.Sink, read func() []string) error {
+func ordered(o Opened) error {
+	sink, read := o.Sink, o.Read
 	var ds []statesync.Delivery
 	for seq := range int64(20) {
 		ds = append(ds, delivery("a", seq+1))
@@ -170,7 +220,8 @@ func ordered(sink statesync.Sink, read func() []string) error {
 	return want(read, ds...)
 }
 
-func batch(sink statesync.Sink, read func() []string) error {
+func batch(o Opened) error {
+	sink, read := o.Sink, o.Read
 	var ds []statesync.Delivery
 	for i := range int64(60) {
 		ds = append(ds, delivery(fmt.Sprintf("w%d", i%3), i/3+1))
@@ -183,14 +234,16 @@ func batch(sink statesync.Sink, read func() []string) error {
 	)
 }
 
-func nothing(sink statesync.Sink, read func() []string) error {
+func nothing(o Opened) error {
+	sink, read := o.Sink, o.Read
 	return firstError(
 		func() error { return deliver(sink) },
 		func() error { return want(read) },
 	)
 }
 
-func repeat(sink statesync.Sink, read func() []string) error {
+func repeat(o Opened) error {
+	sink, read := o.Sink, o.Read
 	a, b := delivery("a", 1), delivery("a", 2)
 	return firstError(
 		func() error { return deliver(sink, a, b) },
@@ -200,7 +253,8 @@ func repeat(sink statesync.Sink, read func() []string) error {
 	)
 }
 
-func odd(sink statesync.Sink, read func() []string) error {
+func odd(o Opened) error {
+	sink, read := o.Sink, o.Read
 	lines, binary, long, bare := delivery("lines", 1), delivery("binary", 1), delivery("long", 1), delivery("bare", 1)
 	lines.Message = "one\r\ntwo\n\"three\"\u2028four"
 	binary.Message, binary.Reason = "\xff\xfe\x00\x1b[31m", "<&>"
@@ -216,7 +270,8 @@ func odd(sink statesync.Sink, read func() []string) error {
 	return want(read, lines, binary, long, bare)
 }
 
-func untouched(sink statesync.Sink, read func() []string) error {
+func untouched(o Opened) error {
+	sink, read := o.Sink, o.Read
 	fresh := func() []statesync.Delivery {
 		bare := delivery("bare", 1)
 		bare.Workload.Labels = nil
@@ -233,7 +288,8 @@ func untouched(sink statesync.Sink, read func() []string) error {
 	return want(read, fresh()...)
 }
 
-func endedContext(sink statesync.Sink, read func() []string) error {
+func endedContext(o Opened) error {
+	sink, read := o.Sink, o.Read
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
 	a, b := delivery("a", 1), delivery("a", 2)
@@ -252,7 +308,8 @@ func endedContext(sink statesync.Sink, read func() []string) error {
 
 // concurrent gives an ordered sink, which has one caller, the same work from
 // one goroutine.
-func concurrent(sink statesync.Sink, read func() []string) error {
+func concurrent(o Opened) error {
+	sink, read := o.Sink, o.Read
 	const workloads, each = 8, 15
 	_, one := sink.(statesync.OrderedSink)
 	errs := make([]error, workloads)
@@ -291,7 +348,8 @@ func concurrent(sink statesync.Sink, read func() []string) error {
 	return nil
 }
 
-func closed(sink statesync.Sink, read func() []string) error {
+func closed(o Opened) error {
+	sink, read := o.Sink, o.Read
 	a, b := delivery("a", 1), delivery("a", 2)
 	return firstError(
 		func() error { return deliver(sink, a) },

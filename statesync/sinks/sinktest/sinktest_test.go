@@ -3,6 +3,7 @@ package sinktest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -43,7 +44,176 @@ type orderedShelf struct{ *shelf }
 
 func (orderedShelf) Ordered() {}
 
+// A refusing shelf says what became of each delivery.
+type refusing struct {
+	shelf
+	refuse map[string]bool
+	lie    func(s *refusing, ds []statesync.Delivery, errs []error) error // nil: it is a good one
+}
+
+func (s *refusing) Deliver(_ context.Context, ds []statesync.Delivery) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	errs := make([]error, len(ds))
+	behind := map[statesync.Key]bool{}
+	failed := false
+	for i, d := range ds {
+		if key := d.Workload.Key(); s.refuse[d.ID] || behind[key] {
+			behind[key], failed = true, true
+			errs[i] = &statesync.SinkError{Cause: "refused", Rejected: s.refuse[d.ID], Err: errors.New("refused")}
+			continue
+		}
+		s.ids = append(s.ids, d.ID)
+	}
+	if !failed {
+		return nil
+	}
+	if s.lie != nil {
+		return s.lie(s, ds, errs)
+	}
+	return &statesync.BatchError{Errs: errs}
+}
+
+func newRefusing(lie func(s *refusing, ds []statesync.Delivery, errs []error) error) Opened {
+	s := &refusing{refuse: map[string]bool{}, lie: lie}
+	return Opened{Sink: s, Read: s.read, Refuse: func(id string) { s.refuse[id] = true }}
+}
+
+// TestLiesAboutABatchAreFound: each way to say the wrong thing of a batch of
+// which something was refused.
+func TestLiesAboutABatchAreFound(t *testing.T) {
+	for name, lie := range map[string]func(s *refusing, ds []statesync.Delivery, errs []error) error{
+		"one error too few": func(_ *refusing, _ []statesync.Delivery, errs []error) error {
+			return &statesync.BatchError{Errs: errs[1:]}
+		},
+		"one error too many": func(_ *refusing, _ []statesync.Delivery, errs []error) error {
+			return &statesync.BatchError{Errs: append(errs, nil)}
+		},
+		"no error at all": func(_ *refusing, _ []statesync.Delivery, errs []error) error {
+			return &statesync.BatchError{Errs: make([]error, len(errs))}
+		},
+		"everything is taken": func(*refusing, []statesync.Delivery, []error) error { return nil },
+		"what is taken is forgotten": func(s *refusing, _ []statesync.Delivery, errs []error) error {
+			s.ids = nil
+			return &statesync.BatchError{Errs: errs}
+		},
+		"a refused one is taken": func(_ *refusing, _ []statesync.Delivery, errs []error) error {
+			errs[slices.IndexFunc(errs, func(err error) bool { return err != nil })] = nil
+			return &statesync.BatchError{Errs: errs}
+		},
+		"those behind a refused one are taken": func(s *refusing, ds []statesync.Delivery, errs []error) error {
+			for i, d := range ds {
+				if errs[i] != nil && !s.refuse[d.ID] {
+					s.ids, errs[i] = append(s.ids, d.ID), nil
+				}
+			}
+			return &statesync.BatchError{Errs: errs}
+		},
+		"those behind a refused one are taken, and said not to be": func(s *refusing, ds []statesync.Delivery, errs []error) error {
+			s.ids = append(s.ids, ids(ds)...)
+			return &statesync.BatchError{Errs: errs}
+		},
+		"those behind a refused one are never taken": func(s *refusing, ds []statesync.Delivery, errs []error) error {
+			for _, d := range ds {
+				s.refuse[d.ID] = true
+			}
+			return &statesync.BatchError{Errs: errs}
+		},
+	} {
+		if err := refused(newRefusing(lie)); err == nil {
+			t.Errorf("%s: nothing wrong is found", name)
+		}
+	}
+}
+
+// A place is a shelf that goes on at a position: a number of IDs.
+type place struct {
+	*shelf
+	at  int
+	bad func(p *place, position string) // nil: it is a good one
+}
+
+func (p *place) Deliver(_ context.Context, ds []statesync.Delivery) error {
+	for _, id := range ids(ds) {
+		if p.at == len(p.ids) || p.ids[p.at] != id {
+			p.ids = append(p.ids[:p.at:p.at], id)
+		}
+		p.at++
+	}
+	return nil
+}
+
+func (p *place) Ordered() {}
+
+func (p *place) Position() string { return fmt.Sprint("at ", p.at) }
+
+func (p *place) Resume(position string) error {
+	if _, err := fmt.Sscanf(position, "at %d", &p.at); err != nil {
+		p.at = len(p.ids)
+	}
+	if p.bad != nil {
+		p.bad(p, position)
+	}
+	return nil
+}
+
+func newPlace(bad func(p *place, position string)) Opened {
+	s := &shelf{}
+	again := func() (statesync.Sink, error) { return &place{shelf: s, bad: bad}, nil }
+	sink, _ := again()
+	return Opened{Sink: sink, Read: s.read, Again: again}
+}
+
+// emptyPlace is a place that has no position before it was given something.
+type emptyPlace struct{ *place }
+
+func (p emptyPlace) Position() string {
+	if p.at == 0 {
+		return ""
+	}
+	return p.place.Position()
+}
+
+// TestBadPositionsAreFound: each way to go on at the wrong place.
+func TestBadPositionsAreFound(t *testing.T) {
+	for name, tt := range map[string]struct {
+		bad   func(p *place, position string)
+		check check
+	}{
+		"goes on at the end":      {func(p *place, _ string) { p.at = len(p.ids) }, resumed},
+		"goes on one too early":   {func(p *place, _ string) { p.at = max(0, p.at-1) }, resumed},
+		"goes on one too late":    {func(p *place, _ string) { p.at = min(len(p.ids), p.at+1) }, resumed},
+		"does not know the start": {func(p *place, position string) { p.at = len(p.ids) }, resumedFromNothing},
+		"begins anew without one": {func(p *place, position string) {
+			if position == "" {
+				p.at = 0
+			}
+		}, resumedWithout},
+		"begins anew after nonsense": {func(p *place, position string) {
+			if position == "nonsense" {
+				p.at = 0
+			}
+		}, resumedWithout},
+	} {
+		if err := tt.check(newPlace(tt.bad)); err == nil {
+			t.Errorf("%s: nothing wrong is found", name)
+		}
+	}
+	empty := newPlace(nil)
+	empty.Sink = emptyPlace{empty.Sink.(*place)}
+	if err := resumedFromNothing(empty); err == nil {
+		t.Error("no position before the first delivery: nothing wrong is found")
+	}
+	closed := newPlace(nil)
+	closed.Again = nil
+	if err := resumed(closed); err == nil {
+		t.Error("cannot be opened again: nothing wrong is found")
+	}
+}
+
 func TestGoodSinksPass(t *testing.T) {
+	RunWith(t, func(*testing.T) Opened { return newRefusing(nil) })
+	RunWith(t, func(*testing.T) Opened { return newPlace(nil) })
 	Run(t, func(*testing.T) (statesync.Sink, func() []string) { s := &shelf{}; return s, s.read })
 	Run(t, func(*testing.T) (statesync.Sink, func() []string) { s := &shelf{}; return orderedShelf{s}, s.read })
 }
@@ -147,6 +317,18 @@ func TestBadSinksFail(t *testing.T) {
 			},
 			"workloads are taken at once",
 		},
+		"loses marks": {
+			func(s *shelf, _ context.Context, ds []statesync.Delivery) error {
+				return s.take(slices.DeleteFunc(slices.Clone(ds), func(d statesync.Delivery) bool { return d.Mark != nil }))
+			},
+			"marks, gaps and what was left out are taken",
+		},
+		"loses what has something left out before it": {
+			func(s *shelf, _ context.Context, ds []statesync.Delivery) error {
+				return s.take(slices.DeleteFunc(slices.Clone(ds), func(d statesync.Delivery) bool { return len(d.Skipped) > 0 }))
+			},
+			"marks, gaps and what was left out are taken",
+		},
 		"keeps the last one in a buffer": {
 			func(s *shelf, _ context.Context, ds []statesync.Delivery) error {
 				for _, late := range s.kept {
@@ -164,7 +346,7 @@ func TestBadSinksFail(t *testing.T) {
 				s := &shelf{bad: tt.bad}
 				if c.name == tt.caseOf {
 					found = true
-					if err := c.check(s, s.read); err == nil {
+					if err := c.check(Opened{Sink: s, Read: s.read}); err == nil {
 						t.Errorf("the case %q finds nothing wrong", c.name)
 					}
 				}
