@@ -1,7 +1,7 @@
 // Package agent runs components together behind one set of listeners, checks and metrics.
 //
 // It knows no kind of anything: a component is a name and a Run, and what else
-// it can do (checks, routes, actions, status lines) is found by type
+// it can do (checks, routes, actions, status lines, reloads) is found by type
 // assertion. It installs no signal handlers, never exits, and changes nothing
 // global, so that a program can embed it. One thing it cannot help: importing
 // net/http/pprof and expvar registers them on http.DefaultServeMux, which the
@@ -37,7 +37,8 @@ type Component interface {
 	Run(ctx context.Context) error
 }
 
-// A Checker is a component with checks. They are added before Run.
+// A Checker is a component with checks. They are added before Run, and those
+// of a [Reloader] asked for again after each reload.
 type Checker interface {
 	Checks() []runner.Check
 }
@@ -93,7 +94,13 @@ type Options struct {
 	Registry       *metrics.Registry // nil makes one
 	MetricsHandler http.Handler      // of /metrics; nil means none
 	Components     []Component
-	StopTimeout    time.Duration // zero means [StopTimeout]
+
+	// Configuration reads the configuration file anew and checks it as a
+	// whole, for [Agent.Reload] and POST /act/reload; nil means that there is
+	// none to read. Its error says what is wrong, and holds no secret.
+	Configuration func() (*Configuration, error)
+
+	StopTimeout time.Duration // zero means [StopTimeout]
 }
 
 // An Agent runs components. Make one with [New].
@@ -103,6 +110,8 @@ type Agent struct {
 	gate    *listen.Gate
 	runner  *runner.Runner
 	sampler *sampler
+	reloads *reloads
+	checks  map[string]map[string]bool // names, by component; of New, then of the reloads
 	public  http.Handler
 	debug   http.Handler
 	host    string
@@ -144,7 +153,10 @@ func New(o Options) (*Agent, error) {
 		gate:   &listen.Gate{Auth: o.Auth, Trusted: o.Trusted},
 		runner: runner.New(runner.Options{Service: o.Service, Version: o.Version, Log: o.Log}),
 		ready:  make(chan struct{}), addrs: map[string]net.Addr{},
-		sampler: newSampler(o.Registry.Pipelines),
+		sampler: newSampler(o.Registry.Pipelines), checks: map[string]map[string]bool{},
+	}
+	if a.reloads, err = newReloads(o.Configuration, o.Registry); err != nil {
+		return nil, err
 	}
 	if err := a.runner.Metrics(o.Registry); err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
@@ -165,18 +177,19 @@ func (a *Agent) addChecks() error {
 	if err := a.runner.Add(goroutineCheck()); err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
+	if a.reloads.read != nil {
+		if err := a.runner.Add(a.reloads.check()); err != nil {
+			return fmt.Errorf("agent: %w", err)
+		}
+	}
 	var names []string
 	for _, c := range a.opts.Components {
 		if c.Name() == "" || slices.Contains(names, c.Name()) {
 			return fmt.Errorf("component %q: want a name of its own", c.Name())
 		}
 		names = append(names, c.Name())
-		checker, ok := c.(Checker)
-		if !ok {
-			continue
-		}
-		if err := a.runner.Add(checker.Checks()...); err != nil {
-			return fmt.Errorf("component %s: %w", c.Name(), err)
+		if err := a.renewChecks(c); err != nil {
+			return err
 		}
 	}
 	return nil

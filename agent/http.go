@@ -67,6 +67,10 @@ func (a *Agent) debugHandler() (http.Handler, error) {
 		{"/debug/vars", "The variables of expvar: memory statistics and the command line."},
 		{"/status", "The status text: every pipeline in one line."},
 	}
+	if a.reloads.read != nil {
+		mux.Handle("/act/reload", a.gate.Act(http.HandlerFunc(a.serveReload)))
+		index = append(index, endpoint{"/act/reload", "Reads the configuration file anew, and applies what can be while it runs: POST only."})
+	}
 	for _, c := range a.opts.Components {
 		actor, ok := c.(Actor)
 		if !ok {

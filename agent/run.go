@@ -168,8 +168,9 @@ func (a *Agent) runParts(ctx context.Context, broken <-chan error) error {
 	for _, c := range a.opts.Components {
 		p.running["component "+c.Name()] = true
 	}
-	p.running["check runner"] = true
+	p.running["check runner"], p.running["reload"] = true, true
 	g.Go(func() error { return p.run(ctx, "check runner", a.runner.Run) })
+	g.Go(func() error { return p.run(ctx, "reload", a.takeReloads) })
 	for _, c := range a.opts.Components {
 		g.Go(func() error { return p.run(ctx, "component "+c.Name(), c.Run) })
 	}

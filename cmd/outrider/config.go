@@ -24,14 +24,14 @@ type settings struct {
 func load(path string) (*settings, error) {
 	s := &settings{statesync: &controller.Config{}}
 	file, err := config.Load(path, config.Options{
-		Sections: map[string]any{"statesync": s.statesync},
+		Sections: map[string]any{controller.Section: s.statesync},
 		Kinds:    map[string]config.Kinds{controller.SinksKey: sinks.Kinds()},
 	})
 	if err != nil {
 		return nil, usageError(err)
 	}
 	s.File = file
-	if s.Has("statesync") && s.DataDir == "" {
+	if s.Has(controller.Section) && s.DataDir == "" {
 		return nil, usageError(fmt.Errorf("%s: data_dir: got nothing, want a directory: state sync keeps its ledger there", path))
 	}
 	return s, nil

@@ -19,7 +19,7 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	structs := []any{config.File{}, config.Listen{}, controller.Config{}, controller.KindConfig{}, controller.KindName{}, custom.Rules{}}
+	structs := []any{config.File{}, config.Listen{}, controller.Config{}, controller.KindConfig{}, controller.KindName{}, controller.SinkConfig{}, controller.FilterConfig{}, custom.Rules{}}
 	for _, kind := range sinks.Kinds() {
 		structs = append(structs, kind())
 	}

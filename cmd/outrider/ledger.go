@@ -34,33 +34,46 @@ type ledgerReader interface {
 type ledgerPlace struct {
 	config, dir string
 	json        bool
+	settings    *settings // of the configuration, once it was read; nil: it is not needed
 }
 
 func ledgerCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "ledger",
-		Short: "Look into the ledger: sum it up, list its changes, recount it",
-		Long: `Look into the ledger. It is found through the configuration file, by its data
-directory, or as a file of its own, such as a copy. While an agent has the data
-directory, it is asked through its control socket; a file is always read
-directly. Nothing is ever written.`,
+		Short: "Look into the ledger, and have sinks given again what it keeps",
+		Long: `Look into the ledger: stat, ls, verify, sinks, deadletters. It is found through
+the configuration file, by its data directory, or as a file of its own, such as
+a copy. While an agent has the data directory, it is asked through its control
+socket; a file is always read directly. These write nothing.
+
+replay, attach and forget change what a sink is given. They ask the agent that
+has the data directory; replay and forget also work when none does.`,
 		Example: `  outrider ledger stat
   outrider ledger ls --workload load/Pod/report-7
-  outrider ledger verify copy.db`,
+  outrider ledger verify copy.db
+  outrider ledger replay --sink platform --dead-letters`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(ledgerStatCommand(), ledgerLsCommand(), ledgerVerifyCommand())
+	c.AddCommand(
+		ledgerStatCommand(), ledgerLsCommand(), ledgerVerifyCommand(), ledgerSinksCommand(), ledgerLettersCommand(),
+		ledgerReplayCommand(), ledgerAttachCommand(), ledgerForgetCommand(),
+	)
 	return c
 }
 
-// flags adds the flags that every command has.
+// flags adds the flags that every command has which only reads.
 func (p *ledgerPlace) flags(c *cobra.Command) {
 	c.Use += " [FILE]"
 	c.Args = cobra.MaximumNArgs(1)
+	p.dirFlags(c)
+	c.Flags().BoolVar(&p.json, "json", false, "print JSON")
+}
+
+// dirFlags adds the flags that name a data directory.
+func (p *ledgerPlace) dirFlags(c *cobra.Command) {
 	c.Flags().StringVarP(&p.config, "config", "c", defaultConfig, "configuration file that names the data directory")
 	c.Flags().StringVar(&p.dir, "dir", "", "data directory")
-	c.Flags().BoolVar(&p.json, "json", false, "print JSON")
 }
 
 // open finds the ledger and opens it.
@@ -77,20 +90,42 @@ func (p *ledgerPlace) open(c *cobra.Command, args []string) (ledgerReader, error
 	if len(args) > 0 {
 		return inspect.Open(args[0])
 	}
-	dir := p.dir
-	if dir == "" {
-		s, err := load(p.config)
-		if err != nil {
-			return nil, err
-		}
-		if dir = string(s.DataDir); dir == "" {
-			return nil, usageError(fmt.Errorf("%s: data_dir: got nothing, want a directory, or give the ledger's file", p.config))
-		}
+	dir, err := p.directory()
+	if err != nil {
+		return nil, err
 	}
 	if a := askAgent(c.Context(), dir); a != nil {
 		return a, nil
 	}
 	return inspect.Open(filepath.Join(dir, ledger.File))
+}
+
+// directory finds the data directory.
+func (p *ledgerPlace) directory() (string, error) {
+	if p.dir != "" {
+		return p.dir, nil
+	}
+	s, err := load(p.config)
+	if err != nil {
+		return "", err
+	}
+	if s.DataDir == "" {
+		return "", usageError(fmt.Errorf("%s: data_dir: got nothing, want a directory, or give --dir or the ledger's file", p.config))
+	}
+	p.settings = s
+	return string(s.DataDir), nil
+}
+
+// sinks are the names that the configuration has; known is false when none was
+// read.
+func (p *ledgerPlace) sinks() (names []string, known bool) {
+	if p.settings == nil {
+		return nil, false
+	}
+	for _, s := range p.settings.statesync.Sinks {
+		names = append(names, s.Name)
+	}
+	return names, true
 }
 
 func ledgerStatCommand() *cobra.Command {
@@ -313,22 +348,37 @@ func printJSON(w io.Writer, v any) error {
 // showProgress returns what shows progress in one line of a terminal, and
 // what takes the line away. Where there is no terminal it shows nothing.
 func showProgress(w *os.File) (show func(inspect.Progress), done func()) {
-	info, err := w.Stat()
-	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
-		return func(inspect.Progress) {}, func() {}
+	line, done := showLine(w)
+	return func(p inspect.Progress) {
+		line(func() string {
+			text := fmt.Sprintf("%s %d", p.Stage, p.Done)
+			if p.Total > 0 {
+				text += fmt.Sprintf(" of %d (%d%%)", p.Total, 100*p.Done/p.Total)
+			}
+			return text
+		})
+	}, done
+}
+
+// isTerminal reports whether somebody sits at the other end.
+func isTerminal(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// showLine is [showProgress] for any text.
+func showLine(w *os.File) (show func(text func() string), done func()) {
+	if !isTerminal(w) {
+		return func(func() string) {}, func() {}
 	}
 	var last time.Time
 	shown := false
-	show = func(p inspect.Progress) {
+	show = func(text func() string) {
 		if time.Since(last) < 200*time.Millisecond {
 			return
 		}
 		last, shown = time.Now(), true
-		text := fmt.Sprintf("%s %d", p.Stage, p.Done)
-		if p.Total > 0 {
-			text += fmt.Sprintf(" of %d (%d%%)", p.Total, 100*p.Done/p.Total)
-		}
-		fmt.Fprintf(w, "\r\x1b[K%s", text)
+		fmt.Fprintf(w, "\r\x1b[K%s", text())
 	}
 	done = func() {
 		if shown {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/outrider-agent/outrider/statesync/ledger/inspect"
+	"github.com/outrider-agent/outrider/statesync/ledger/replay"
 )
 
 // agentLedger asks the agent that has the data directory about its ledger,
@@ -125,6 +126,59 @@ func (a *agentLedger) Verify(ctx context.Context, o inspect.VerifyOptions) (repo
 		return nil
 	})
 	return report, err
+}
+
+// Letters implements [ledgerLists].
+func (a *agentLedger) Letters(ctx context.Context, q inspect.LetterQuery) (out []inspect.Letter, all int64, err error) {
+	v := url.Values{"last": {strconv.Itoa(q.Last)}, "sink": {q.Sink}, "uid": {q.UID}}
+	if q.Workload != nil {
+		v.Set("workload", q.Workload.String())
+	}
+	var list inspect.LetterList
+	err = a.ask(ctx, "deadletters", v, func(r io.Reader) error { return json.NewDecoder(r).Decode(&list) })
+	return list.Letters, list.All, err
+}
+
+// Sinks implements [ledgerLists].
+func (a *agentLedger) Sinks(ctx context.Context) (out []inspect.SinkState, err error) {
+	err = a.ask(ctx, "sinks", url.Values{}, func(r io.Reader) error { return json.NewDecoder(r).Decode(&out) })
+	return out, err
+}
+
+// Replay implements [replayer]. What the agent says last is what it has done:
+// when the line is cut, it may have put aside a little more.
+func (a *agentLedger) Replay(ctx context.Context, q replay.Query, tell func(replay.Report)) (last replay.Report, err error) {
+	last = replay.Report{Sink: q.Sink, Letters: q.Letters, DryRun: q.DryRun}
+	err = a.ask(ctx, "replay", q.Values(), func(r io.Reader) error {
+		for d := json.NewDecoder(r); ; {
+			var now replay.Report
+			err := d.Decode(&now)
+			switch {
+			case errors.Is(err, io.EOF):
+				return errors.New("it ends before the replay: the agent has stopped")
+			case err != nil:
+				return err
+			}
+			if last = now; now.Ended || now.Error != "" {
+				return nil
+			}
+			tell(now)
+		}
+	})
+	if err == nil && last.Error != "" {
+		err = errors.New(last.Error)
+	}
+	return last, err
+}
+
+// tellAgent has the agent do what needs no answer but yes.
+func (a *agentLedger) tellAgent(ctx context.Context, verb, sink string) (said string, err error) {
+	err = a.ask(ctx, verb, url.Values{"sink": {sink}}, func(r io.Reader) error {
+		b, err := io.ReadAll(io.LimitReader(r, 4096))
+		said = string(b)
+		return err
+	})
+	return said, err
 }
 
 // Close implements [ledgerReader].

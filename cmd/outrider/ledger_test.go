@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -37,6 +38,7 @@ func writeLedger(t *testing.T, dir string, n int64) (l *ledger.Ledger, record st
 	ctx, cancel := context.WithCancel(t.Context())
 	ran := make(chan error, 1)
 	go func() { ran <- l.Run(ctx) }()
+	var text strings.Builder
 	var e statesync.Entry
 	for seq := int64(1); seq <= n; seq++ {
 		ref := statesync.Ref{Kind: "Pod", Namespace: "load", Name: "a", UID: "a"}
@@ -52,7 +54,7 @@ func writeLedger(t *testing.T, dir string, n int64) (l *ledger.Ledger, record st
 		if err != nil {
 			t.Fatal(err)
 		}
-		record += string(b) + "\n"
+		text.Write(append(b, '\n'))
 		e.Row, e.Changes = statesync.Row{Ref: ref, State: to, Epoch: 1, Seq: seq}, append(e.Changes, c)
 	}
 	durable := make(chan struct{})
@@ -61,18 +63,19 @@ func writeLedger(t *testing.T, dir string, n int64) (l *ledger.Ledger, record st
 		t.Fatal(err)
 	}
 	<-durable
-	l.SaveCursor("archive", n)
+	l.Save(statesync.Progress{Sink: "archive", Acked: n})
 	cancel() // Run makes the cursor durable before it returns
 	if err := <-ran; err != nil {
 		t.Fatal(err)
 	}
-	return l, record
+	return l, text.String()
 }
 
 // counted answers for a ledger and counts the questions.
 type counted struct {
 	path  string
 	asked chan string
+	more  map[string]http.Handler // actions that write
 }
 
 func (c *counted) Name() string { return "counted" }
@@ -81,16 +84,18 @@ func (c *counted) Run(ctx context.Context) error { <-ctx.Done(); return nil }
 
 func (c *counted) Actions() map[string]http.Handler {
 	out := map[string]http.Handler{}
-	for name, h := range inspect.Actions(c.path) {
+	actions := inspect.Actions(c.path)
+	maps.Copy(actions, c.more)
+	for name, h := range actions {
 		out[name] = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { c.asked <- name; h.ServeHTTP(w, r) })
 	}
 	return out
 }
 
 // startAgent runs an agent that answers for the ledger in dir.
-func startAgent(t *testing.T, dir string) *counted {
+func startAgent(t *testing.T, dir string, more map[string]http.Handler) *counted {
 	t.Helper()
-	c := &counted{path: filepath.Join(dir, ledger.File), asked: make(chan string, 100)}
+	c := &counted{path: filepath.Join(dir, ledger.File), asked: make(chan string, 100), more: more}
 	a, err := agent.New(agent.Options{DataDir: dir, Components: []agent.Component{c}})
 	if err != nil {
 		t.Fatal(err)
@@ -108,6 +113,17 @@ func startAgent(t *testing.T, dir string) *counted {
 	return c
 }
 
+// shortDir makes a folder whose name leaves room for that of a socket.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "outrider")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
 func outrider(t *testing.T, args ...string) (stdout string, err error) {
 	t.Helper()
 	var out bytes.Buffer
@@ -121,11 +137,7 @@ func outrider(t *testing.T, args ...string) (stdout string, err error) {
 // TestALiveLedgerIsAskedThroughItsAgent wants the same answers from the agent
 // as from the file.
 func TestALiveLedgerIsAskedThroughItsAgent(t *testing.T) {
-	dir, err := os.MkdirTemp("", "outrider") // the name of a socket must be short
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	dir := shortDir(t)
 	l, record := writeLedger(t, dir, 1200)
 	t.Cleanup(func() {
 		if err := l.Close(); err != nil {
@@ -139,7 +151,7 @@ func TestALiveLedgerIsAskedThroughItsAgent(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c := startAgent(t, dir)
+	c := startAgent(t, dir, nil)
 	for _, args := range [][]string{
 		{"stat"},
 		{"stat", "--json"},
@@ -151,6 +163,10 @@ func TestALiveLedgerIsAskedThroughItsAgent(t *testing.T) {
 		{"verify"},
 		{"verify", "--json"},
 		{"verify", "--against", full},
+		{"sinks"},
+		{"sinks", "--json"},
+		{"deadletters"},
+		{"deadletters", "--json", "--sink", "archive", "--last", "1"},
 	} {
 		fromAgent, err := outrider(t, append(append([]string{"ledger"}, args...), "--dir", dir)...)
 		if err != nil {

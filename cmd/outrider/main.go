@@ -63,7 +63,7 @@ func rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError(fmt.Errorf("%w; see %s --help", err, c.CommandPath()))
 	})
-	root.AddCommand(runCommand(), configCommand(), ledgerCommand(), versionCommand())
+	root.AddCommand(runCommand(), reloadCommand(), configCommand(), ledgerCommand(), versionCommand())
 	strictArgs(root)
 	return root
 }

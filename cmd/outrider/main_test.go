@@ -20,7 +20,9 @@ func TestMain(m *testing.M) {
 func TestCommand(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata", RequireExplicitExec: true, UpdateScripts: os.Getenv("UPDATE") != "",
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"waitready": waitReady},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"waitready": waitReady, "waitpage": waitPage, "hangup": hangUp,
+		},
 	})
 }
 

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,6 +29,8 @@ func runCommand() *cobra.Command {
 		Short: "Run the agent",
 		Long: `Run the agent until SIGTERM or Ctrl-C. It stops within 5 seconds; what is not
 delivered yet stays in the data directory and is delivered after the next start.
+On SIGHUP it reads the configuration again and applies what changed in the sinks
+(see outrider reload); a file with mistakes changes nothing.
 
 Where to look while it runs (defaults; "listen" in the configuration):
   http://127.0.0.1:9610/healthz    the digest         http://127.0.0.1:9610/metrics
@@ -37,15 +42,20 @@ Where to look while it runs (defaults; "listen" in the configuration):
 			if err != nil {
 				return err
 			}
-			return runAgent(c.Context(), s)
+			return runAgent(c.Context(), path, s)
 		},
 	}
 	c.Flags().StringVarP(&path, "config", "c", defaultConfig, "configuration file")
 	return c
 }
 
-// runAgent runs until ctx ends.
-func runAgent(ctx context.Context, s *settings) (err error) {
+// runAgent runs until ctx ends. It reads the file at path, which s was read
+// from, again when it is told to.
+func runAgent(ctx context.Context, path string, s *settings) (err error) {
+	// From now on, so that no hang-up ends an agent that starts.
+	hangUps := make(chan os.Signal, 1)
+	signal.Notify(hangUps, syscall.SIGHUP)
+	defer signal.Stop(hangUps)
 	log := logger(s)
 	for _, w := range s.Warnings {
 		log.Warn("configuration", "warning", w)
@@ -64,6 +74,7 @@ func runAgent(ctx context.Context, s *settings) (err error) {
 		Listen: agent.Listen{Public: s.Listen.Public, Debug: s.Listen.Debug, Status: s.Listen.Status},
 		Auth:   auth, Log: log, Registry: reg,
 		MetricsHandler: exporters.PrometheusOptions{Log: log}.Handler(reg),
+		Configuration:  func() (*agent.Configuration, error) { return reread(path, s) },
 	}
 	if s.DataDir != "" {
 		dir, err := agent.OpenDataDir(string(s.DataDir), s.Service)
@@ -73,7 +84,7 @@ func runAgent(ctx context.Context, s *settings) (err error) {
 		defer func() { err = errors.Join(err, dir.Close()) }()
 		o.DataDir = dir.Path()
 	}
-	if s.Has("statesync") {
+	if s.Has(controller.Section) {
 		kube.LogTo(log)
 		c, err := stateSync(s, o.DataDir, reg, log)
 		if err != nil {
@@ -87,11 +98,30 @@ func runAgent(ctx context.Context, s *settings) (err error) {
 	}
 	log.Info("outrider starts", "version", version, "service", s.Service, "configuration", s.Path)
 	defer context.AfterFunc(ctx, func() { log.Info("outrider stops", "cause", context.Cause(ctx)) })()
-	if err := a.Run(ctx); err != nil {
+	if err := runReloading(ctx, a, hangUps); err != nil {
 		return err
 	}
 	log.Info("outrider has stopped")
 	return nil
+}
+
+// runReloading runs the agent, and reloads it on each hang-up.
+func runReloading(ctx context.Context, a *agent.Agent, hangUps <-chan os.Signal) error {
+	listening, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	wg.Go(func() {
+		for {
+			select {
+			case <-hangUps:
+				_, _ = a.Reload(listening) // the agent logs what came of it
+			case <-listening.Done():
+				return
+			}
+		}
+	})
+	return a.Run(ctx)
 }
 
 func stateSync(s *settings, dir string, reg *metrics.Registry, log *slog.Logger) (*controller.Controller, error) {

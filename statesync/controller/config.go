@@ -23,7 +23,7 @@ type Config struct {
 	MaxPending int           `yaml:"max_pending" default:"50000"`
 	Audit      time.Duration `yaml:"audit" default:"10m"` // between two comparisons with the API server; 0: never
 	Ledger     LedgerConfig  `yaml:"ledger"`
-	Sinks      []config.Item `yaml:"sinks" required:"true"`
+	Sinks      []SinkConfig  `yaml:"sinks" required:"true"`
 }
 
 // LedgerConfig is how much the ledger may hold.
@@ -40,9 +40,12 @@ const (
 // namespaceName is how Kubernetes names namespaces (RFC 1123 label). Read-only.
 var namespaceName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
+// Section is the component's key in the configuration, and its name.
+const Section = "statesync"
+
 // SinksKey is the path of the list of sinks, under which their kinds are
 // given to the configuration.
-const SinksKey = "statesync.sinks"
+const SinksKey = Section + ".sinks"
 
 // Validate implements the configuration's check.
 func (c *Config) Validate() error {
@@ -84,6 +87,7 @@ func (c *Config) Validate() error {
 	if len(c.Sinks) == 0 {
 		bad("sinks", "none", "at least one sink, to which changes go")
 	}
+	errs = append(errs, c.validateFilters()...)
 	return errors.Join(append(errs, c.samePath()...)...)
 }
 

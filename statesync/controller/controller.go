@@ -5,10 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net/http"
-	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,10 +15,8 @@ import (
 	"github.com/outrider-agent/outrider/agent/config"
 	"github.com/outrider-agent/outrider/metrics"
 	"github.com/outrider-agent/outrider/statesync"
-	"github.com/outrider-agent/outrider/statesync/delivery"
 	"github.com/outrider-agent/outrider/statesync/kube"
 	"github.com/outrider-agent/outrider/statesync/ledger"
-	"github.com/outrider-agent/outrider/statesync/ledger/inspect"
 	"github.com/outrider-agent/outrider/statesync/watch"
 )
 
@@ -47,25 +43,24 @@ type Controller struct {
 	client *kube.Client
 	queues *kube.WorkqueueMetrics
 	ledger *ledger.Ledger
-	sinks  []*sink
+
+	orders  chan order
+	stopped chan struct{} // closed when no orders are taken any more
+
+	mu      sync.Mutex // guards what follows
+	sinks   []*sink
+	letters map[string]*letters // by sink
 
 	streams []watch.Stream
 	watcher atomic.Pointer[watch.Watcher] // nil until the cluster is identified
 	trouble atomic.Pointer[error]         // why the cluster could not be identified; nil: no try has failed
 }
 
-type sink struct {
-	name       string
-	sink       statesync.Sink
-	dispatcher *delivery.Dispatcher
-	left       bool // it still delivers after the stop: not to be closed under it
-}
-
 // New opens the ledger and the sinks and reads how to reach the API server,
 // without talking to it. Run releases them; after an error of New nothing is
 // held.
 func New(o Options) (_ *Controller, err error) {
-	c := &Controller{opts: o}
+	c := &Controller{opts: o, orders: make(chan order), stopped: make(chan struct{}), letters: map[string]*letters{}}
 	if c.client, err = kube.Connect(string(o.Config.Kubeconfig), o.UserAgent); err != nil {
 		return nil, err
 	}
@@ -83,41 +78,17 @@ func New(o Options) (_ *Controller, err error) {
 		return nil, err
 	}
 	for _, item := range o.Config.Sinks {
-		if err := c.addSink(item); err != nil {
+		s, _, err := c.opened(context.Background(), item, false)
+		if err != nil {
 			return nil, errors.Join(err, c.close())
 		}
+		c.sinks = append(c.sinks, s)
 	}
 	return c, nil
 }
 
-func (c *Controller) addSink(item config.Item) error {
-	cursor, err := c.ledger.Cursor(item.Name)
-	if err != nil {
-		return err
-	}
-	s, err := c.opts.OpenSink(item, c.opts.UserAgent)
-	if err != nil {
-		return err
-	}
-	c.sinks = append(c.sinks, &sink{name: item.Name, sink: s})
-	concurrency := 0
-	if limited, ok := s.(interface{ Concurrency() int }); ok {
-		concurrency = limited.Concurrency()
-	}
-	c.sinks[len(c.sinks)-1].dispatcher, err = delivery.New(delivery.Options{
-		Name: item.Name, Sink: s, Source: c.ledger, Cursor: cursor, Concurrency: concurrency,
-		Registry: c.opts.Registry, QueueMetrics: c.queues, Logger: c.opts.Logger, Now: c.opts.Now,
-	})
-	return err
-}
-
 // Name names the component.
-func (c *Controller) Name() string { return "statesync" }
-
-// Actions are what the agent can be told to do: to look into its ledger.
-func (c *Controller) Actions() map[string]http.Handler {
-	return inspect.Actions(filepath.Join(c.opts.Dir, ledger.File))
-}
+func (c *Controller) Name() string { return Section }
 
 // Run syncs until ctx ends. Sinks get what waits for them even while the API
 // server cannot be reached. The ledger stops last: what the watch has read
@@ -129,13 +100,10 @@ func (c *Controller) Run(ctx context.Context) (err error) {
 	defer stopRecording()
 	recorded := make(chan error, 1)
 	go func() { recorded <- c.ledger.Run(recording) }()
-	for _, s := range c.sinks {
-		group.Go(func() error {
-			err := s.dispatcher.Run(ctx)
-			s.left = err != nil
-			return err
-		})
+	for _, s := range c.running() {
+		s.deliver(ctx, group)
 	}
+	group.Go(func() error { c.takeOrders(ctx, group); return nil })
 	group.Go(func() error {
 		cluster, err := c.identify(ctx)
 		if err != nil || ctx.Err() != nil {
@@ -206,11 +174,9 @@ func (c *Controller) watch(ctx context.Context, cluster string) error {
 
 func (c *Controller) close() error {
 	var errs []error
-	for _, s := range c.sinks {
-		if closer, ok := s.sink.(io.Closer); ok && !s.left {
-			if err := closer.Close(); err != nil {
-				errs = append(errs, fmt.Errorf("close sink %s: %w", s.name, err))
-			}
+	for _, s := range c.running() {
+		if s.left == nil { // else Run has said so
+			errs = append(errs, s.end())
 		}
 	}
 	if err := c.ledger.Close(); err != nil {

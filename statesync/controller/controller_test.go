@@ -2,20 +2,27 @@ package controller
 
 import (
 	"errors"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/outrider-agent/outrider/agent/config"
 	"github.com/outrider-agent/outrider/checks/verdict"
-	"github.com/outrider-agent/outrider/statesync/delivery"
+	"github.com/outrider-agent/outrider/statesync"
 	"github.com/outrider-agent/outrider/statesync/watch"
 	"github.com/outrider-agent/outrider/statesync/workload"
+	"github.com/outrider-agent/outrider/statesync/workload/custom"
 )
 
 func TestConfig(t *testing.T) {
 	file := func(path string) any { return &struct{ fakeFile }{fakeFile(path)} }
-	sinks := []config.Item{{Name: "a", Config: file("x")}}
+	item := func(name, path string) SinkConfig {
+		return SinkConfig{Item: config.Item{Name: name, Config: file(path)}}
+	}
+	sinks := []SinkConfig{item("a", "x")}
+	filtered := func(f FilterConfig) []SinkConfig {
+		return []SinkConfig{item("a", "x"), {Item: item("b", "y").Item, Filter: f}}
+	}
+	pods := []KindConfig{{Kind: KindName{Name: "Pod"}}, {Kind: KindName{Group: "b.io", Version: "v1", Resource: "builds", Name: "Build"}, CEL: custom.Rules{Running: "true"}}}
 	tests := []struct {
 		name   string
 		config Config
@@ -33,8 +40,33 @@ func TestConfig(t *testing.T) {
 		{"a bound too small to work with", Config{MaxPending: 9, Sinks: sinks}, "max_pending: got 9, want 100 or more"},
 		{
 			"two sinks on one file",
-			Config{Sinks: []config.Item{{Name: "a", Config: file("x")}, {Name: "b", Config: file("y")}, {Name: "c", Config: file("x")}}},
+			Config{Sinks: []SinkConfig{item("a", "x"), item("b", "y"), item("c", "x")}},
 			"sinks[2]: got the file of sink a again, want a file of its own for each sink",
+		},
+		{
+			"a filter for a kind that is not reported",
+			Config{Kinds: pods, Sinks: filtered(FilterConfig{Kinds: []string{"Pod", "Build", "Job"}})},
+			"sinks[1].filter.kinds[2]: got Job, want a kind that is reported: Build, Pod",
+		},
+		{
+			"a filter for a namespace that is not watched",
+			Config{Namespaces: []string{"a", "b"}, Sinks: filtered(FilterConfig{Namespaces: []string{"a", "c"}})},
+			"sinks[1].filter.namespaces[1]: got c, want a namespace that is watched: a, b",
+		},
+		{
+			"a filter for what is no namespace",
+			Config{Sinks: filtered(FilterConfig{Namespaces: []string{"a*"}})},
+			`sinks[1].filter.namespaces[0]: got "a*", want the name of a namespace`,
+		},
+		{
+			"a filter for an unknown state",
+			Config{Sinks: filtered(FilterConfig{States: []statesync.State{statesync.Failed, "Crashed"}})},
+			"sinks[1].filter.states[1]: got Crashed, want one of Queued, Running, Succeeded, Failed, Cancelled, Deleted, Untracked",
+		},
+		{
+			"a filter for labels that cannot be read",
+			Config{Sinks: filtered(FilterConfig{Labels: "a in (b"})},
+			`sinks[1].filter.labels: got "a in (b", want labels such as app=web,tier!=dev`,
 		},
 	}
 	for _, tt := range tests {
@@ -101,30 +133,5 @@ func TestALedgerThatIsLockedForAMomentWakesNobody(t *testing.T) {
 		if r := ledgerFailure(now.Add(-age), errors.New("locked"), now); r.Status != want {
 			t.Errorf("after %s: got %s, want %s", age, r.Status, want)
 		}
-	}
-}
-
-func TestCheckSink(t *testing.T) {
-	now := time.Unix(1_800_000_000, 0)
-	ago := func(d time.Duration) time.Time { return now.Add(-d) }
-	refused := errors.New("status 500")
-	tests := []struct {
-		name   string
-		s      delivery.Standing
-		status verdict.Status
-		holds  string
-	}{
-		{"a sink that has all is well", delivery.Standing{Acked: 5}, verdict.Pass, "all 5 changes acknowledged"},
-		{"a moment's wait is well", delivery.Standing{Waiting: 3, Oldest: ago(time.Second)}, verdict.Pass, "3 changes wait, the oldest for 1s"},
-		{"ten seconds are a warning", delivery.Standing{Waiting: 3, Oldest: ago(10 * time.Second)}, verdict.Warn, "the oldest for 10s"},
-		{"a minute is a failure", delivery.Standing{Waiting: 3, Oldest: ago(time.Minute)}, verdict.Fail, "the oldest for 1m0s"},
-		{"refusals are told", delivery.Standing{Waiting: 3, Oldest: ago(time.Second), Failing: ago(10 * time.Second), Failure: refused}, verdict.Warn, "status 500"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			if r := checkSink(tt.s, now); r.Status != tt.status || !strings.Contains(r.Message, tt.holds) {
-				t.Errorf("got %s %q, want %s and %q", r.Status, r.Message, tt.status, tt.holds)
-			}
-		})
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/outrider-agent/outrider/checks/runner"
 	"github.com/outrider-agent/outrider/checks/verdict"
 	"github.com/outrider-agent/outrider/statesync"
-	"github.com/outrider-agent/outrider/statesync/delivery"
 	"github.com/outrider-agent/outrider/statesync/watch"
 )
 
@@ -23,6 +22,7 @@ const (
 	tellFor     = time.Hour       // after a gap or a correction
 	tellRescue  = 24 * time.Hour  // after a damaged ledger
 	checkEvery  = time.Second
+	sinksEvery  = 10 * time.Second // the cursors are read from the ledger
 )
 
 // Checks returns the checks of state sync: the cluster, each stream, the
@@ -31,6 +31,7 @@ func (c *Controller) Checks() []runner.Check {
 	checks := []runner.Check{
 		{Name: "cluster", Groups: []string{runner.ReadyGroup}, Run: c.checkCluster},
 		{Name: "ledger", Run: c.checkLedger},
+		{Name: "sinks", Category: verdict.Email, Every: sinksEvery, Run: c.checkSinks},
 	}
 	for _, s := range c.streams {
 		checks = append(checks, runner.Check{
@@ -38,14 +39,16 @@ func (c *Controller) Checks() []runner.Check {
 			Run: func(context.Context) verdict.Result { return c.checkStream(s.Name()) },
 		})
 	}
-	for _, s := range c.sinks {
+	for _, name := range c.names() {
 		checks = append(checks, runner.Check{
-			Name: "sink/" + s.name,
-			Run:  func(context.Context) verdict.Result { return checkSink(s.dispatcher.Standing(), c.opts.Now()) },
+			Name: "sink/" + name,
+			Run:  func(context.Context) verdict.Result { return c.checkSink(name) },
 		})
 	}
 	for i := range checks {
-		checks[i].Every = checkEvery
+		if checks[i].Every == 0 {
+			checks[i].Every = checkEvery
+		}
 	}
 	return checks
 }
@@ -148,30 +151,6 @@ func correctionMessage(s watch.Standing) string {
 		s.Corrections["added"], s.Corrections["changed"], s.Corrections["deleted"])
 }
 
-func checkSink(s delivery.Standing, now time.Time) verdict.Result {
-	waited := time.Duration(0)
-	if !s.Oldest.IsZero() {
-		waited = max(0, now.Sub(s.Oldest))
-	}
-	value := waited.Seconds()
-	r := verdict.Result{Status: verdict.Pass, Value: &value, Unit: "seconds"}
-	if s.Waiting == 0 {
-		r.Message = fmt.Sprintf("all %d changes acknowledged", s.Acked)
-		return r
-	}
-	r.Message = fmt.Sprintf("%d changes wait, the oldest for %s", s.Waiting, waited.Round(100*time.Millisecond))
-	switch {
-	case waited >= sinkFail:
-		r.Status = verdict.Fail
-	case waited >= sinkWarn || (!s.Failing.IsZero() && now.Sub(s.Failing) >= sinkWarn):
-		r.Status = verdict.Warn
-	}
-	if !s.Failing.IsZero() {
-		r.Message += fmt.Sprintf("; failing since %s: %s", s.Failing.Format(time.TimeOnly), s.Failure)
-	}
-	return r
-}
-
 func (c *Controller) standings() []watch.Standing {
 	if w := c.watcher.Load(); w != nil {
 		return w.Streams()
@@ -198,12 +177,7 @@ func (c *Controller) Status(w io.Writer) {
 		}
 		fmt.Fprintf(w, "stream  %-24s %-9s objects %-7d pending %-6d heard %s ago\n", s.Name, state, s.Objects, s.Pending, age)
 	}
-	for _, k := range c.sinks {
-		s := k.dispatcher.Standing()
-		state := "well"
-		if !s.Failing.IsZero() {
-			state = "failing"
-		}
-		fmt.Fprintf(w, "sink    %-24s %-9s acked %d of %d\n", s.Name, state, s.Acked, s.Head)
+	for _, k := range c.running() {
+		k.status(w)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/outrider-agent/outrider/checks/verdict"
 	"github.com/outrider-agent/outrider/metrics"
 	"github.com/outrider-agent/outrider/statesync"
+	"github.com/outrider-agent/outrider/statesync/delivery"
 	"github.com/outrider-agent/outrider/statesync/ledger"
 	"github.com/outrider-agent/outrider/statesync/sinks"
 )
@@ -51,8 +52,22 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// fileSink is a sink that writes a file.
+func fileSink(name, path string) SinkConfig {
+	return SinkConfig{
+		Item:   config.Item{Name: name, Kind: "file", Config: &sinks.FileConfig{Path: config.Path(path)}},
+		OnFull: delivery.Detach, DeadLetters: delivery.SkipLetters,
+	}
+}
+
 // start makes a controller of pods with a file sink and runs it.
 func start(t *testing.T, dir string, api *apiServer) (c *Controller, stop func() error) {
+	t.Helper()
+	return startWith(t, dir, api, sinks.Open, fileSink("archive", filepath.Join(dir, "changes.ndjson")))
+}
+
+// startWith is start with other sinks, and with how they are opened.
+func startWith(t *testing.T, dir string, api *apiServer, open func(config.Item, string) (statesync.Sink, error), to ...SinkConfig) (c *Controller, stop func() error) {
 	t.Helper()
 	server := httptest.NewServer(api)
 	kubeconfig := filepath.Join(dir, "kubeconfig")
@@ -63,9 +78,9 @@ func start(t *testing.T, dir string, api *apiServer) (c *Controller, stop func()
 	c, err := New(Options{
 		Config: &Config{
 			Kubeconfig: config.Path(kubeconfig), Kinds: []KindConfig{{Kind: KindName{Name: "Pod"}}}, MaxPending: 1000,
-			Sinks: []config.Item{{Name: "archive", Kind: "file", Config: &sinks.FileConfig{Path: config.Path(filepath.Join(dir, "changes.ndjson"))}}},
+			Sinks: to,
 		},
-		Dir: dir, OpenSink: sinks.Open, Registry: metrics.NewRegistry(), Logger: slog.New(slog.DiscardHandler), Now: time.Now,
+		Dir: dir, OpenSink: open, Registry: metrics.NewRegistry(), Logger: slog.New(slog.DiscardHandler), Now: time.Now,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -113,7 +128,7 @@ func TestAChangeComesThroughAndIsNotToldAgainAfterARestart(t *testing.T) {
 	for run := range 2 {
 		c, stop := start(t, dir, api)
 		waitFor(t, "the sink to have everything", func() bool {
-			s := c.sinks[0].dispatcher.Standing()
+			s := c.running()[0].dispatcher.Standing()
 			return s.Acked == 2 && api.pods.Load() > int32(run)
 		})
 		waitFor(t, "the stream to be well", func() bool { return status(t, c, "stream/pods").Status == verdict.Pass })

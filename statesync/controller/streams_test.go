@@ -125,7 +125,7 @@ func TestAKindThatTheServerDoesNotHaveIsToldPlainlyAndWatchedOnceItComes(t *test
 				Kind: KindName{Group: "argoproj.io", Version: "v1alpha1", Resource: "workflows"},
 				Fold: &no, CEL: custom.Rules{Running: "true"},
 			}},
-			Sinks: []config.Item{{Name: "archive", Kind: "file", Config: &sinks.FileConfig{Path: config.Path(filepath.Join(dir, "changes.ndjson"))}}},
+			Sinks: []SinkConfig{fileSink("archive", filepath.Join(dir, "changes.ndjson"))},
 		},
 		Dir: dir, OpenSink: sinks.Open, Registry: metrics.NewRegistry(), Logger: slog.New(slog.DiscardHandler), Now: time.Now,
 	})
