@@ -82,7 +82,7 @@ fuzz: ## every fuzz target: FUZZTIME=10s each, or a minute shared by all
 			! echo "$$out" | grep -q 'Failing input' && echo "    time was up, nothing was found: go.dev/issue/75804"; } || exit 1; done
 
 faults: ## random crashes and faults for a minute: OUTRIDER_SEEDS=600
-	OUTRIDER_SEEDS=$${OUTRIDER_SEEDS:-600} $(GO) test -count=1 -timeout 2h ./statesync/watch
+	OUTRIDER_SEEDS=$${OUTRIDER_SEEDS:-600} $(GO) test -count=1 -timeout 2h ./statesync/watch ./statesync/delivery
 
 bench: bin/devcluster ## every benchmark, and the latency against a real API server
 	pkgs=$$($(UNIT)); $(GO) test -run '^$$' -bench . -benchmem $$pkgs
