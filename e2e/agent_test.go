@@ -45,6 +45,16 @@ func with(t *testing.T, config, was, is string) string {
 	return strings.Replace(config, was, is, 1)
 }
 
+// withSink adds a webhook to a configuration; more are further keys of it, a
+// line each.
+func withSink(config, name, url string, more ...string) string {
+	config += fmt.Sprintf("    - name: %s\n      webhook: {url: %q, secret_file: ./hook.key}\n", name, url)
+	for _, line := range more {
+		config += "      " + line + "\n"
+	}
+	return config
+}
+
 // workDir is a folder with what the configuration names.
 func workDir(t *testing.T) string {
 	t.Helper()
@@ -136,6 +146,33 @@ func (a *agent) ready() {
 		code, _ := get("http://127.0.0.1:9610/readyz")
 		return code == 200
 	})
+}
+
+// reload has the agent read another configuration, as an operator does.
+func (a *agent) reload(config string) {
+	a.t.Helper()
+	before := metrics(a.t)
+	a.hangUp(config)
+	waitFor(a.t, 30*time.Second, "the agent to read its configuration again", func() bool {
+		now := metrics(a.t)
+		if was, is := total(before, reloadsTotal, `result="failed"`), total(now, reloadsTotal, `result="failed"`); is != was {
+			a.t.Fatalf("the reload failed: %s", a.logged())
+		}
+		return total(now, reloadsTotal, `result="ok"`) > total(before, reloadsTotal, `result="ok"`)
+	})
+}
+
+const reloadsTotal = "outrider_config_reload_total"
+
+// hangUp writes a configuration and sends SIGHUP.
+func (a *agent) hangUp(config string) {
+	a.t.Helper()
+	if err := os.WriteFile(filepath.Join(a.cmd.Dir, "outrider.yaml"), []byte(config), 0o600); err != nil {
+		a.t.Fatal(err)
+	}
+	if err := a.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		a.t.Fatal(err)
+	}
 }
 
 // stop sends SIGTERM and wants a clean end within the promised 5 s.

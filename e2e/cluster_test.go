@@ -83,10 +83,7 @@ func pods(t *testing.T, ns, prefix string, n int, annotations map[string]string,
 	out, mu := fleet{}, sync.Mutex{}
 	each(n, func(i int) {
 		pod := newPod(fmt.Sprintf("%s-%d", prefix, i), plan{annotations: annotations})
-		for _, l := range labels {
-			k, v, _ := strings.Cut(l, "=")
-			pod.Labels[k] = v
-		}
+		addLabels(pod, labels)
 		created, err := env.client.CoreV1().Pods(ns).Create(t.Context(), pod, metav1.CreateOptions{})
 		if err != nil {
 			t.Errorf("create pod: %v", err)

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -80,23 +79,4 @@ func fillUp(t *testing.T, path string) {
 	if !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("fill the disk: %d bytes, %v; want no space left", n, err)
 	}
-}
-
-// check reads one check of the digest.
-func check(t *testing.T, name string) (status, message string) {
-	t.Helper()
-	_, body := get("http://127.0.0.1:9610/healthz")
-	var d struct {
-		Checks []struct{ Name, Status, Message string }
-	}
-	if err := json.Unmarshal([]byte(body), &d); err != nil {
-		t.Fatalf("/healthz: %v: %s", err, body)
-	}
-	for _, c := range d.Checks {
-		if c.Name == name {
-			return c.Status, c.Message
-		}
-	}
-	t.Fatalf("/healthz has no check %s: %s", name, body)
-	return "", ""
 }

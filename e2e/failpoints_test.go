@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-var failpointCall = regexp.MustCompile(`failpoint\.Here\("([^"]+)"\)`) // read-only
+var failpointCall = regexp.MustCompile(`(?:failpoint\.Here|\bs\.step)\("([^"]+)"\)`) // the file sink's step is one too; read-only
 
 // failpoints reads the names of all places from the code.
 func failpoints(t *testing.T) (names []string) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -54,6 +55,24 @@ func newPod(name string, p plan) *corev1.Pod {
 	}
 }
 
+// addLabels adds labels, given as name=value.
+func addLabels(pod *corev1.Pod, labels []string) {
+	for _, l := range labels {
+		k, v, _ := strings.Cut(l, "=")
+		pod.Labels[k] = v
+	}
+}
+
+// heavy are labels that make each change of a pod 9 KiB, so that few fill a
+// file or a ledger.
+func heavy() []string {
+	labels := make([]string, 60)
+	for i := range labels {
+		labels[i] = fmt.Sprintf("%s.example/load-%02d=%s", strings.Repeat("a", 60), i, strings.Repeat("b", 63))
+	}
+	return labels
+}
+
 func newJob(name string, annotations map[string]string) *batchv1.Job {
 	limit := int32(0)
 	j := &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"load": "yes"}}, Spec: batchv1.JobSpec{BackoffLimit: &limit}}
@@ -67,6 +86,7 @@ func newJob(name string, annotations map[string]string) *batchv1.Job {
 type load struct {
 	jobs   int           // a Job is created with each so many pods; 0: none
 	linger time.Duration // between a workload's part and its deletion
+	labels []string      // more of each pod's, as name=value
 
 	ns     string
 	plans  map[string]plan // by name; guarded by mu
@@ -168,7 +188,9 @@ func (l *load) follow(t *testing.T, client rest.Interface, resource string, obje
 func (l *load) createPod(t *testing.T, name string, p plan) {
 	pods := env.client.CoreV1().Pods(l.ns)
 	l.create(t, name, p, func() (types.UID, error) {
-		pod, err := pods.Create(l.ctx, newPod(name, p), metav1.CreateOptions{})
+		pod := newPod(name, p)
+		addLabels(pod, l.labels)
+		pod, err := pods.Create(l.ctx, pod, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) { // the answer to the try before was lost
 			pod, err = pods.Get(l.ctx, name, metav1.GetOptions{})
 		}

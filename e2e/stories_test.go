@@ -9,16 +9,24 @@ import (
 
 // stories checks that every event came once and every workload's are whole
 // and in order, and returns them by UID, as "Kind Queued>Running>Failed(Error)".
-// So are the gaps of each stream, which are no stories.
+// So are the gaps of each stream, which are no stories. Nothing was left out,
+// sent by command, or told to a sink that came later.
 func stories(t *testing.T, where string, events []event) map[string]string {
 	t.Helper()
-	ids := map[string]bool{}
+	ids, numbers := map[string]bool{}, map[int64]string{}
 	last := map[string]event{}
 	for _, e := range events {
 		if ids[e.ID] {
 			t.Errorf("%s: %s came twice: %+v", where, e.ID, e.Data)
 		}
 		ids[e.ID] = true
+		if e.Data.Skipped != nil || e.Data.Initial || e.Data.Replayed {
+			t.Errorf("%s: %s: got skipped %v, initial %v, replayed %v, want none of them", where, e.Subject, e.Data.Skipped, e.Data.Initial, e.Data.Replayed)
+		}
+		if other := numbers[e.Data.Number]; other != "" || e.Data.Number <= last[e.Source].Data.Number {
+			t.Errorf("%s: %s: number %d, after %d; %q has it too", where, e.Subject, e.Data.Number, last[e.Source].Data.Number, other)
+		}
+		numbers[e.Data.Number] = e.ID
 		before := last[e.Source]
 		last[e.Source] = e
 		if e.Data.Seq != before.Data.Seq+1 || e.Data.Previous != before.Data.Seq || e.Data.Epoch < before.Data.Epoch {
@@ -45,7 +53,7 @@ func tellings(events []event) map[string]string {
 	ids := map[string]bool{}
 	for _, e := range events {
 		uid := e.Data.Workload.UID
-		if e.Type == gapType || ids[e.ID] {
+		if e.Type != changeType || ids[e.ID] {
 			continue
 		}
 		ids[e.ID] = true

@@ -133,22 +133,49 @@ func TestWhatAUserSees(t *testing.T) {
 func digest(t *testing.T) {
 	t.Helper()
 	code, body := get("http://127.0.0.1:9610/healthz")
-	var d struct {
-		Status string
-		Checks []struct{ Name, Status, Message string }
-	}
+	var d struct{ Status string }
 	if err := json.Unmarshal([]byte(body), &d); err != nil || code != 200 || d.Status != "pass" {
 		t.Fatalf("/healthz: status %d, %v: %s", code, err, body)
 	}
-	found := map[string]string{}
-	for _, c := range d.Checks {
-		found[c.Name] = c.Status
-	}
+	found := checks(t)
 	for _, want := range []string{"cluster", "stream/pods/seen", "stream/jobs/seen", "ledger", "sink/platform", "sink/archive"} {
-		if found[want] != "pass" {
-			t.Errorf("/healthz: %s is %q, want pass", want, found[want])
+		if found[want].Status != "pass" {
+			t.Errorf("/healthz: %s is %q, want pass", want, found[want].Status)
 		}
 	}
+}
+
+type verdict struct{ Name, Status, Message string }
+
+// checks reads the digest, by the checks' names.
+func checks(t *testing.T) map[string]verdict {
+	t.Helper()
+	_, body := get("http://127.0.0.1:9610/healthz")
+	var d struct{ Checks []verdict }
+	if err := json.Unmarshal([]byte(body), &d); err != nil {
+		t.Fatalf("/healthz: %v: %s", err, body)
+	}
+	out := map[string]verdict{}
+	for _, c := range d.Checks {
+		out[c.Name] = c
+	}
+	return out
+}
+
+// check reads one check of the digest.
+func check(t *testing.T, name string) (status, message string) {
+	t.Helper()
+	c, ok := checks(t)[name]
+	if !ok {
+		t.Fatalf("/healthz has no check %s", name)
+	}
+	return c.Status, c.Message
+}
+
+func hasCheck(t *testing.T, name string) bool {
+	t.Helper()
+	_, ok := checks(t)[name]
+	return ok
 }
 
 // statusText reads the status as `nc 127.0.0.1 9612` does.

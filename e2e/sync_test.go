@@ -93,12 +93,7 @@ func TestJobs(t *testing.T) {
 		}
 		return string(j.UID)
 	}
-	suspend := func(yes bool) {
-		patch := fmt.Sprintf(`{"spec":{"suspend":%v}}`, yes)
-		if _, err := jobs.Patch(t.Context(), "pausing", types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
-			t.Fatal(err)
-		}
-	}
+	suspend := func(yes bool) { suspendJob(t, s.ns, "pausing", yes) }
 	told := func(uid, story string) {
 		t.Helper()
 		waitFor(t, 30*time.Second, story, func() bool { return storyOf(s.hook.received(), uid) == story })
@@ -137,6 +132,15 @@ func TestJobs(t *testing.T) {
 	told(complete, "Queued>Running>Succeeded(CompletionsReached)")
 	a.stop()
 	s.told(t) // and the pods of a Job tell no story of their own
+}
+
+// suspendJob suspends a Job, or lets it go on.
+func suspendJob(t *testing.T, ns, name string, yes bool) {
+	t.Helper()
+	patch := fmt.Sprintf(`{"spec":{"suspend":%v}}`, yes)
+	if _, err := env.client.BatchV1().Jobs(ns).Patch(t.Context(), name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestAReceiverThatFailsAndThenIsSlow(t *testing.T) {
