@@ -27,9 +27,16 @@ func (c *Controller) Actions() map[string]http.Handler {
 	maps.Copy(actions, map[string]http.Handler{
 		"ledger/attach": onSink("attached again, with a gap", c.attach),
 		"ledger/forget": onSink("forgotten", c.forget),
-		"ledger/replay": replay.Handler(c.ledger, nil),
+		"ledger/replay": replay.Handler(c.ledger, c.lettersGone),
 	})
 	return actions
+}
+
+// lettersGone tells a sink's dispatcher that dead letters are being replayed.
+func (c *Controller) lettersGone(name string, n int64) {
+	if s := find(c.running(), name); s != nil && s.failure == nil {
+		s.dispatcher.LettersGone(n)
+	}
 }
 
 // onSink serves what is done to one sink.

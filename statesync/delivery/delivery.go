@@ -313,6 +313,13 @@ func (d *Dispatcher) Attach(c statesync.Cursor) {
 	d.wakeReader()
 }
 
+// LettersGone notes that n dead letters are no more: they come again.
+func (d *Dispatcher) LettersGone(n int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.letters = max(0, d.letters-n)
+}
+
 // Standing reports how the sink does.
 func (d *Dispatcher) Standing() Standing {
 	d.mu.Lock()

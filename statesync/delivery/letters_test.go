@@ -62,6 +62,9 @@ func TestADeadLetterIsSkippedAndComesByReplay(t *testing.T) {
 		log.add("a")
 		time.Sleep(time.Second)
 		log.replay(2)
+		if d.LettersGone(1); d.Standing().Letters != 0 {
+			t.Errorf("standing %+v, want no dead letter left", d.Standing())
+		}
 		time.Sleep(time.Minute)
 		want := []given{
 			{Seq: 1},

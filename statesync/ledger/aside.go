@@ -164,7 +164,9 @@ func scanAside(s *sqlite.Stmt) (o statesync.Offered, err error) {
 			return o, fmt.Errorf("put aside at %d: %w", id, err)
 		}
 		o.Recorded = o.Observed
-		o.Initial, o.Replayed = what == asideInitial, what == asideReplay
+		// A replayed dead letter may have been an initial state: then that is its cause.
+		o.Initial = what == asideInitial || what == asideReplay && s.ColumnText(5) == asideInitial
+		o.Replayed = what == asideReplay
 	}
 	if o.Cause != "" {
 		o.Number, o.Workload, o.FromSeq, o.Seq = number, refOf(lane, uid), s.ColumnInt64(6), s.ColumnInt64(7)
