@@ -34,7 +34,7 @@ var importRules = []importRule{
 	{[]string{"./internal/failpoint"}, nil, true, "failpoint is called from every stage and leans on none"},
 	{[]string{"./statesync/workload", "./statesync/ledger/...", "./statesync/delivery"}, []string{"./metrics", "./statesync", "./internal/failpoint"}, false, "the stages of state sync do not know each other"},
 	{[]string{"./statesync/workload/custom"}, []string{"./statesync", "./statesync/workload"}, false, "the rules of configured kinds are rules as all others"},
-	{[]string{"./statesync/sinks/..."}, []string{"./agent/config", "./metrics", "./statesync", "./statesync/sinks"}, false, "a sink knows what a change is, and not who sends it"},
+	{[]string{"./statesync/sinks/..."}, []string{"./agent/config", "./metrics", "./statesync", "./statesync/sinks", "./internal/failpoint"}, false, "a sink knows what a change is, and not who sends it"},
 	{[]string{"./statesync/simcluster/..."}, []string{"./metrics"}, false, "simcluster plays the API server: it shares nothing with what it tests"},
 	{[]string{"./statesync/kube/..."}, []string{"./metrics", "./statesync"}, false, "kube offers Kubernetes to the others and knows none of them"},
 	{[]string{"./statesync/watch/..."}, []string{"./metrics", "./statesync", "./statesync/workload", "./internal/failpoint"}, false, "watch asks workload, the pure rules, and reaches clients and ledger through interfaces"},

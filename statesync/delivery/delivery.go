@@ -166,18 +166,19 @@ type Standing struct {
 // New returns a dispatcher; nothing is read before Run.
 func New(o Options) (*Dispatcher, error) {
 	defaults(&o)
+	batch := 1
+	if b, ok := o.Sink.(statesync.BatchingSink); ok {
+		batch = max(1, b.Batch())
+	}
 	d := &Dispatcher{
-		opts: o, batch: 1, metrics: o.Registry.Group(), stages: map[string]*metrics.Histogram{},
-		room: make(chan struct{}, 1), eager: make(chan struct{}, 1), ready: make(chan statesync.Key, o.Concurrency),
+		opts: o, batch: batch, metrics: o.Registry.Group(), stages: map[string]*metrics.Histogram{},
+		room: make(chan struct{}, 1), eager: make(chan struct{}, 1), ready: make(chan statesync.Key, o.Concurrency+batch),
 		queue: workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[statesync.Key]{
 			Name: "sink/" + o.Name, MetricsProvider: o.QueueMetrics,
 		}),
 	}
 	d.slots = sync.NewCond(&d.mu)
 	d.pace = newPacer(o.Concurrency)
-	if b, ok := o.Sink.(statesync.BatchingSink); ok {
-		d.batch = max(1, b.Batch())
-	}
 	_, d.ordered = o.Sink.(statesync.OrderedSink)
 	d.standing.Name = o.Name
 	d.begin(o.Cursor)

@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -66,6 +67,7 @@ func TestADeadLetterIsSkippedAndComesByReplay(t *testing.T) {
 			t.Errorf("standing %+v, want no dead letter left", d.Standing())
 		}
 		time.Sleep(time.Minute)
+		books(t, d)
 		want := []given{
 			{Seq: 1},
 			{Seq: 3, Previous: 1, Skipped: []statesync.Skip{{From: 2, To: 2, Cause: statesync.SkipDeadLetter}}},
@@ -74,10 +76,11 @@ func TestADeadLetterIsSkippedAndComesByReplay(t *testing.T) {
 		if diff := cmp.Diff(want, sink.givenOf("a")); diff != "" {
 			t.Errorf("given (-want +got):\n%s", diff)
 		}
+		log.mu.Lock()
+		defer log.mu.Unlock()
 		if l := log.letters[0]; l.ID != "a-2" || l.Tries != refuseTries || l.Error != errRejected.Error() || !l.First.Before(l.Last) || l.PreviousSeq != 1 {
 			t.Errorf("dead letter %+v", l)
 		}
-		books(t, d)
 	})
 }
 
@@ -85,9 +88,9 @@ func TestADeadLetterIsSkippedAndComesByReplay(t *testing.T) {
 func TestParkedLettersHoldTheirWorkloadBack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		well := false
+		var well atomic.Bool
 		sink := newRecorder(t, func(_ context.Context, d statesync.Delivery, _ int) error {
-			if d.Workload.Name == "a" && d.Seq == 2 && !well {
+			if d.Workload.Name == "a" && d.Seq == 2 && !well.Load() {
 				return errRejected
 			}
 			return nil
@@ -107,7 +110,7 @@ func TestParkedLettersHoldTheirWorkloadBack(t *testing.T) {
 		if n := len(sink.triesOf("a-2")); n != refuseTries {
 			t.Errorf("%d tries in 10 minutes, want %d and the next after %s", n, refuseTries, stuckWait)
 		}
-		well = true
+		well.Store(true)
 		time.Sleep(2 * stuckWait)
 		if got := sink.givenOf("a"); len(got) != 3 || got[2].Previous != 2 {
 			t.Errorf("given %+v, want all of a", got)
@@ -123,15 +126,15 @@ func TestDetached(t *testing.T) {
 	for _, why := range []string{statesync.DetachedGone, statesync.DetachedFull} {
 		t.Run(why, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				bad := true
+				var good atomic.Bool
 				sink := newRecorder(t, func(context.Context, statesync.Delivery, int) error {
 					switch {
-					case bad && why == statesync.DetachedGone:
+					case good.Load():
+						return nil
+					case why == statesync.DetachedGone:
 						return gone
-					case bad:
-						return errRefused
 					}
-					return nil
+					return errRefused
 				})
 				log := newLog(t)
 				d, _ := start(t, options(log, sink))
@@ -150,15 +153,18 @@ func TestDetached(t *testing.T) {
 				if b := books(t, d); b.Dropped["detached"] != 150 {
 					t.Errorf("books %+v, want all dropped", b)
 				}
-				if c := log.cursor; c.Detached != why || c.Acked >= 100 {
+				log.mu.Lock()
+				c := log.cursor
+				log.mu.Unlock()
+				if c.Detached != why || c.Acked >= 100 {
 					t.Errorf("cursor %+v, want it detached where it stood", c)
 				}
-				bad = false
-				log.full = false
+				good.Store(true)
 				log.mu.Lock()
+				log.full = false
 				log.told, log.aside = map[string]statesync.Told{}, nil
 				log.cursor = statesync.Cursor{Sink: "sink", Acked: log.head, Aside: 1, AsideTop: log.places + 1}
-				c := log.cursor
+				c = log.cursor
 				log.put(statesync.Offered{Delivery: statesync.Delivery{Initial: true, Change: statesync.Change{
 					ID: "initial", Workload: statesync.Ref{Kind: "Pod", Namespace: "ns", Name: "w0", UID: "w0"}, Seq: 15,
 				}}})
@@ -184,9 +190,9 @@ func TestDetached(t *testing.T) {
 func TestCompaction(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		bad := true
+		var good atomic.Bool
 		sink := newRecorder(t, func(context.Context, statesync.Delivery, int) error {
-			if bad {
+			if !good.Load() {
 				return errRefused
 			}
 			return nil
@@ -207,7 +213,7 @@ func TestCompaction(t *testing.T) {
 		if s := d.Standing(); s.Waiting > 100 {
 			t.Errorf("standing %+v, want the backlog compacted", s)
 		}
-		bad = false
+		good.Store(true)
 		time.Sleep(5 * time.Minute)
 		books(t, d)
 		p := newProof()

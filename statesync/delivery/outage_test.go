@@ -212,13 +212,17 @@ func healthyP99(t *testing.T, seed uint64, poison bool) time.Duration {
 		time.Sleep(100 * time.Millisecond) // sleep: runs in the bubble
 	}
 	time.Sleep(time.Second) // sleep: runs in the bubble
+	mu.Lock()
+	defer mu.Unlock()
 	if len(took) != 36_000 {
 		t.Errorf("%d delivered, want 36000", len(took))
 	}
 	if s := d.Standing(); s.Aside > 0 != poison || s.Breaker != "closed" {
 		t.Errorf("standing %+v", s)
 	}
+	mu.Unlock()
 	_ = stop()
+	mu.Lock()
 	slices.Sort(took)
 	return took[len(took)*99/100]
 }

@@ -40,6 +40,18 @@ func (s *clockedSink) between(from, to time.Time) (n int) {
 	return n
 }
 
+// firstAfter is when the first call came after a time.
+func (s *clockedSink) firstAfter(t time.Time) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, at := range s.calls {
+		if at.After(t) {
+			return at
+		}
+	}
+	return time.Time{}
+}
+
 // TestTheBreakerSparesAReceiverThatIsDown: in an hour of it nothing grows but
 // the log, one delivery is tried now and then, and afterwards all is released
 // at a rate that begins low.
@@ -69,13 +81,7 @@ func TestTheBreakerSparesAReceiverThatIsDown(t *testing.T) {
 		inMemory(t, d)
 		well.Store(true)
 		time.Sleep(2 * time.Minute)
-		closed := time.Time{}
-		for _, at := range sink.calls {
-			if at.After(from.Add(time.Hour)) {
-				closed = at
-				break
-			}
-		}
+		closed := sink.firstAfter(from.Add(time.Hour))
 		for second, most := range []int{int(releaseFirst) + 5, int(2*releaseFirst) + 10, int(4*releaseFirst) + 20, int(8*releaseFirst) + 40} {
 			began := closed.Add(time.Duration(second) * time.Second)
 			if n := sink.between(began, began.Add(time.Second)); n > most || n < most/4 {

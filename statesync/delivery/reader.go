@@ -156,7 +156,7 @@ func (d *Dispatcher) takeLog(q demand, read []statesync.Offered) []*item {
 		it := &item{Offered: o}
 		d.cluster, d.epoch = o.Cluster, o.Epoch
 		switch {
-		case d.opts.Filter != nil && o.Gap == nil && !d.opts.Filter(&it.Change):
+		case !d.wants(&it.Change):
 			it.Cause = statesync.SkipFilter
 		case d.compacts && o.Replaced && o.Gap == nil:
 			it.Cause = statesync.SkipCompacted
@@ -170,6 +170,11 @@ func (d *Dispatcher) takeLog(q demand, read []statesync.Offered) []*item {
 		items = nil
 	}
 	return items
+}
+
+// wants reports whether the sink's filter takes a change; gaps pass.
+func (d *Dispatcher) wants(c *statesync.Change) bool {
+	return d.opts.Filter == nil || c.Gap != nil || d.opts.Filter(c)
 }
 
 func anyTold(read []statesync.Offered) bool {
@@ -253,6 +258,10 @@ func (d *Dispatcher) fetch(o *statesync.Offered) *item {
 		fallthrough
 	case !it.skips():
 		d.aside--
+	}
+	if it.Initial && !it.skips() && !d.wants(&it.Change) {
+		it.Cause = statesync.SkipFilter
+		d.pipe.Drop(it.Cause, 1)
 	}
 	d.hold(it)
 	return it

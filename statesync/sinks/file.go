@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/outrider-agent/outrider/agent/config"
+	"github.com/outrider-agent/outrider/internal/failpoint"
 	"github.com/outrider-agent/outrider/statesync"
 )
 
@@ -58,7 +59,7 @@ func (c *FileConfig) Target() string {
 // Open implements [Builder]. It makes the file if there is none. A file that
 // another process has open for changes is an error.
 func (c *FileConfig) Open(string) (statesync.Sink, error) {
-	s := &fileSink{path: string(c.Path), maxBytes: int64(c.MaxBytes), maxFiles: c.MaxFiles, step: func(string) error { return nil }}
+	s := &fileSink{path: string(c.Path), maxBytes: int64(c.MaxBytes), maxFiles: c.MaxFiles, step: failpoint.Here}
 	if err := s.begin(); err != nil {
 		return nil, err
 	}
