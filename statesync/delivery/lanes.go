@@ -513,7 +513,7 @@ func (d *Dispatcher) setAside(l *lane, it *item) {
 	l.disk = true
 	delete(d.taken, it.Aside) // it is there already
 	d.release(it)
-	if !it.skips() {
+	if it.unit {
 		d.aside++
 	}
 }

@@ -153,7 +153,7 @@ func (d *Dispatcher) takeLog(q demand, read []statesync.Offered) []*item {
 		for number++; number < o.Number; number++ {
 			d.marks.leftOut(number, d.read)
 		}
-		it := &item{Offered: o}
+		it := &item{Offered: o, unit: true}
 		d.cluster, d.epoch = o.Cluster, o.Epoch
 		switch {
 		case !d.wants(&it.Change):
@@ -250,18 +250,15 @@ func (d *Dispatcher) welcome(o *statesync.Offered) {
 // fetch takes one entry from aside into memory.
 // The lock must be held.
 func (d *Dispatcher) fetch(o *statesync.Offered) *item {
-	it := &item{Offered: *o}
-	switch {
-	case it.Cause == statesync.SkipMissing:
-		d.pipe.Drop("missing", 1)
-		d.opts.Logger.Error("a change that was put aside is missing from the ledger", "sink", d.opts.Name, "number", it.Number)
-		fallthrough
-	case !it.skips():
+	it := &item{Offered: *o, unit: o.Cause == "" || o.Cause == statesync.SkipMissing}
+	if it.unit {
 		d.aside--
 	}
-	if it.Initial && !it.skips() && !d.wants(&it.Change) {
+	switch {
+	case it.Cause == statesync.SkipMissing:
+		d.opts.Logger.Error("a change that was put aside is missing from the ledger", "sink", d.opts.Name, "number", it.Number)
+	case it.Initial && !it.Replayed && !d.wants(&it.Change):
 		it.Cause = statesync.SkipFilter
-		d.pipe.Drop(it.Cause, 1)
 	}
 	d.hold(it)
 	return it

@@ -26,6 +26,7 @@ import (
 type item struct {
 	statesync.Offered
 	place *list.Element // in the window; nil: it comes from aside
+	unit  bool          // the books count it: it was not counted as left out before
 
 	tries int // that were refused as such
 	first time.Time
@@ -132,7 +133,7 @@ func (d *Dispatcher) hold(it *item) {
 	} else {
 		it.place = d.window.PushBack(it)
 	}
-	if !it.skips() || it.Aside == 0 {
+	if it.unit {
 		d.memory++
 	}
 }
@@ -143,7 +144,7 @@ func (d *Dispatcher) release(it *item) {
 		d.window.Remove(it.place)
 		it.place = nil
 	}
-	if !it.skips() || it.Aside == 0 {
+	if it.unit {
 		d.memory--
 	}
 	select {
@@ -191,11 +192,13 @@ func (d *Dispatcher) done(it *item) {
 func (d *Dispatcher) skip(it *item) {
 	d.leaveOut(it)
 	number := it.Number
-	if it.Aside > 0 { // it was counted when it was put aside
+	if it.unit {
+		d.pipe.Drop(it.Cause, 1)
+	}
+	if it.Aside > 0 {
 		d.done(it)
 		return
 	}
-	d.pipe.Drop(it.Cause, 1)
 	d.release(it)
 	d.marks.leftOut(number, d.acked())
 }
