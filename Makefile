@@ -46,7 +46,7 @@ bin/devcluster:
 
 e2e: bin/devcluster ## tests against a real API server, built from source
 	cd e2e/cluster && DEVCLUSTER=$(CURDIR)/bin/devcluster $(GO) test ./...
-	$(call say,end-to-end tests: about 10 minutes)
+	$(call say,end-to-end tests: about 14 minutes)
 	@[ -n "$$($(GO) list ./e2e/...)" ] || { echo "no package in ./e2e/..."; exit 1; }
 	DEVCLUSTER=$(CURDIR)/bin/devcluster $(E2E) ./e2e/...
 

@@ -64,7 +64,7 @@ func (l *Ledger) runCheckpoints(ctx context.Context) {
 		if !complete {
 			l.unchecked.Add(1)
 		}
-		if wal, err := l.walSize(); err == nil && wal > min(walLimit, l.opts.MaxBytes/8) && l.opts.Now().Sub(inTheWay) >= truncateEvery {
+		if wal, err := l.walSize(); err == nil && wal > l.walReserve() && l.opts.Now().Sub(inTheWay) >= truncateEvery {
 			l.writing.Lock()
 			if !l.truncate() {
 				inTheWay = l.opts.Now()

@@ -97,8 +97,11 @@ func (l *Ledger) retain() kept {
 	return kept{connected: true, more: more}
 }
 
-// measure returns the size that the bound is about. It looks at the path: to
-// open the file and close it would drop our locks on it.
+// measure returns the size that the bound is about: pages in use, and the WAL,
+// or what it may grow to before it is cut. The database file never shrinks, but
+// it grows only when no page is free; so both together stay within the bound.
+// It looks at the path: to open the file and close it would drop our locks on
+// it.
 func (l *Ledger) measure() (int64, error) {
 	pages, err := readNumber(l.writer, "PRAGMA page_count")
 	if err != nil {
@@ -116,10 +119,13 @@ func (l *Ledger) measure() (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	size := (pages-free)*page + wal
+	size := (pages-free)*page + max(wal, l.walReserve())
 	l.size.Store(size)
 	return size, nil
 }
+
+// walReserve is the size from which the WAL is cut.
+func (l *Ledger) walReserve() int64 { return min(walLimit, l.opts.MaxBytes/8) }
 
 func (l *Ledger) walSize() (int64, error) {
 	info, err := os.Stat(l.path + "-wal")
@@ -216,7 +222,7 @@ func (l *Ledger) describeUpkeep(reg *metrics.Registry) error {
 	}
 	return errors.Join(
 		gauge("wal_bytes", "Size of the ledger's write-ahead log.", func() int64 { n, _ := l.walSize(); return n }),
-		gauge("size_bytes", "Size of the ledger that its bound is about: pages in use and write-ahead log.", l.size.Load),
+		gauge("size_bytes", "Size of the ledger that its bound is about: pages in use, and the write-ahead log or what is kept for it.", l.size.Load),
 		gauge("bound_bytes", "Size at which the ledger records nothing more until its sinks have acknowledged.", func() int64 { return l.opts.MaxBytes }),
 		counter("pruned", "table", "Rows that retention has deleted, by table.", "rows", func() map[string]int64 { return l.pruned }),
 		counter("upkeep_failures", "step", "Checkpoints and deletions that failed and are tried again.", "failures", func() map[string]int64 {
