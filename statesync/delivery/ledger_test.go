@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -89,6 +90,72 @@ func TestFromLedgerToSinks(t *testing.T) {
 	}
 }
 
+// TestTheStoryIsWholeWithTheLedger is the same as in memory: a lane that is
+// refused for long, dead letters, a filter, a sink that comes late, and stops
+// in between. The receiver can tell that it has everything.
+func TestTheStoryIsWholeWithTheLedger(t *testing.T) {
+	t.Parallel()
+	const lanes, runs, each = 12, 4, 10
+	dir := t.TempDir()
+	var calm atomic.Bool
+	answer := func(_ context.Context, d statesync.Delivery, try int) error {
+		switch {
+		case d.Workload.Name == "l0" && !calm.Load():
+			return errRefused
+		case d.Seq == 7 && d.Workload.Name != "l0":
+			return errRejected
+		case d.Seq%3 == 0 && try == 1:
+			return errRefused
+		}
+		return nil
+	}
+	early, late := newRecorder(t, answer), newRecorder(t, answer)
+	wants := func(c *statesync.Change) bool { return c.Seq%5 != 4 }
+	seqs := map[string]int64{}
+	for run := range int64(runs) {
+		sinks := map[string]statesync.Sink{"early": early}
+		if run > 1 {
+			sinks["late"] = late
+		}
+		a := startAgentWith(t, dir, sinks, wants)
+		for i := range int64(each) {
+			for lane := range lanes {
+				seq := run*each + i + 1
+				if err := a.ledger.Append(t.Context(), laneEntry(lane, seq)); err != nil {
+					t.Fatal(err)
+				}
+				seqs[fmt.Sprintf("l%d", lane)] = seq
+			}
+		}
+		if run == 1 {
+			until(t, "the lane is parked", func() bool { return a.dispatchers["early"].Standing().Parked > 0 })
+		}
+		if run == runs-1 {
+			calm.Store(true)
+			for name, d := range a.dispatchers {
+				until(t, name+" has everything", func() bool { s := d.Standing(); return s.Head == runs*each*lanes && s.Waiting == 0 })
+				books(t, d)
+			}
+		}
+		a.stop()
+	}
+	for name, sink := range map[string]*recorder{"early": early, "late": late} {
+		p := newProof()
+		for _, d := range sink.acked {
+			if err := p.take(d); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		for uid, last := range seqs {
+			for seq := int64(1); seq <= last; seq++ {
+				if !p.given[uid][seq] && !p.excused[uid][seq] {
+					t.Errorf("%s: %s-%d is not accounted for", name, uid, seq)
+				}
+			}
+		}
+	}
+}
+
 const testWindow = 100
 
 func laneEntry(lane int, seq int64) statesync.Entry {
@@ -133,6 +200,11 @@ func (a agent) head() int64 { n, _ := a.ledger.Head(); return n }
 // startAgent wires as the controller does: the ledger stops last.
 func startAgent(t *testing.T, dir string, sinks map[string]statesync.Sink) agent {
 	t.Helper()
+	return startAgentWith(t, dir, sinks, nil)
+}
+
+func startAgentWith(t *testing.T, dir string, sinks map[string]statesync.Sink, wants func(*statesync.Change) bool) agent {
+	t.Helper()
 	reg, log := metrics.NewRegistry(), slog.New(slog.DiscardHandler)
 	l, err := ledger.Open(ledger.Options{Dir: dir, Log: log, Registry: reg, Now: time.Now})
 	if err != nil {
@@ -147,7 +219,7 @@ func startAgent(t *testing.T, dir string, sinks map[string]statesync.Sink) agent
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := New(Options{Name: name, Sink: sink, Source: l, Cursor: cursor, Window: testWindow, Registry: reg, Logger: log, Now: time.Now})
+		d, err := New(Options{Name: name, Sink: sink, Source: l, Cursor: cursor, Window: testWindow, Filter: wants, Registry: reg, Logger: log, Now: time.Now})
 		if err != nil {
 			t.Fatal(err)
 		}
