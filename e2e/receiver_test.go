@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -233,6 +234,10 @@ func (r *receiver) judges(judge func(event) int) {
 func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	arrived := time.Now()
 	body, err := io.ReadAll(req.Body)
+	if errors.Is(err, io.ErrUnexpectedEOF) { // an agent that was killed while it sent
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
 	e, decodeErr := decode(body)
 	e.arrived = arrived
 	r.mu.Lock()
