@@ -339,7 +339,7 @@ func (d *Dispatcher) detach(why string, err error) {
 	q := d.queued()
 	d.pipe.Drop("detached", q.Len)
 	next := state{
-		generation: d.generation + 1, detached: why, since: d.since, saved: d.acked(), position: d.position, savedPos: d.position,
+		generation: d.generation + 1, detached: why, since: d.since, saved: d.saved, position: d.position, savedPos: d.position,
 		window: list.New(), lanes: map[statesync.Key]*lane{}, taken: map[int64]bool{}, told: map[string]*told{},
 		letters: d.letters, saves: d.saves, read: d.head, leaves: true, marks: d.marks,
 	}

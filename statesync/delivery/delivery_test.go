@@ -218,6 +218,33 @@ func TestMissingChangesAreDropsNotSilence(t *testing.T) {
 	}
 }
 
+// TestMarksDoNotClaimWhatIsMissing, at the log's end either.
+func TestMarksDoNotClaimWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		sink := newRecorder(t, nil)
+		log := newLog(t)
+		o := options(log, sink)
+		o.MarkEvery = time.Second
+		start(t, o)
+		log.add("a")
+		time.Sleep(5 * time.Second)
+		log.mu.Lock()
+		log.head += 10 // that the file has lost
+		log.wakeAll()
+		log.mu.Unlock()
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		claimed, skipped := int64(0), int64(0)
+		for _, m := range sink.marks {
+			claimed, skipped = claimed+m.Changes, skipped+m.Skipped
+		}
+		if claimed != 1 || skipped != 10 {
+			t.Errorf("marks claim %d changes and leave %d out, want 1 and 10: %+v", claimed, skipped, sink.marks)
+		}
+	})
+}
+
 func TestOrderedSinkGetsTheLogsOrder(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

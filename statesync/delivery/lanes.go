@@ -452,7 +452,7 @@ func (d *Dispatcher) failed(l *lane, err error, now time.Time) {
 		}
 	}
 	l.notBefore = now.Add(wait)
-	if (l.failures >= parkAfter && !d.pace.open || d.compacts) && l.items[0].Mark == nil {
+	if ((l.failures >= parkAfter || wait > retryMax) && !d.pace.open || d.compacts) && l.items[0].Mark == nil {
 		d.park(l)
 	}
 }

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -183,6 +184,35 @@ func TestDetached(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestADetachedSinksCursorIsBehindWhatItLacks: what was being put aside when
+// the receiver said that it wants nothing any more is in the gap.
+func TestADetachedSinksCursorIsBehindWhatItLacks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var tries atomic.Int64
+		sink := newRecorder(t, func(_ context.Context, d statesync.Delivery, _ int) error {
+			if d.Workload.Name == "bad" {
+				tries.Add(1)
+				return errRefused
+			}
+			for tries.Load() < parkAfter {
+				time.Sleep(time.Millisecond)
+			}
+			time.Sleep(time.Millisecond)
+			return &statesync.SinkError{Gone: true, Err: errors.New("status 410")}
+		})
+		log := newLog(t)
+		start(t, options(log, sink))
+		log.add("bad", "other")
+		time.Sleep(10 * time.Second)
+		log.mu.Lock()
+		defer log.mu.Unlock()
+		if c := log.cursor; c.Detached == "" || c.Acked >= 1 && len(log.aside) == 0 {
+			t.Errorf("cursor %+v, and the first change is neither given nor aside", c)
+		}
+	})
 }
 
 // TestCompaction: of each workload the last change comes, and what was left out

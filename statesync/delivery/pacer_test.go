@@ -117,6 +117,56 @@ func TestAFewFailingLanesDoNotOpenTheBreaker(t *testing.T) {
 	})
 }
 
+// TestLanesThatFailAreNotTheReceiver: they have opened the breaker when nothing
+// else was there. What comes later is tried, and closes it.
+func TestLanesThatFailAreNotTheReceiver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		sink := newRecorder(t, func(_ context.Context, d statesync.Delivery, _ int) error {
+			if d.Workload.Name != "good" {
+				return errRefused
+			}
+			return nil
+		})
+		log := newLog(t)
+		d, _ := start(t, options(log, sink))
+		log.add("bad1", "bad2", "bad3")
+		time.Sleep(time.Minute)
+		log.add("good")
+		time.Sleep(time.Minute)
+		if s := d.Standing(); !sink.has("good-1") {
+			t.Errorf("standing %+v, want the good one delivered", s)
+		}
+	})
+}
+
+// TestOneRetryAfterHoldsNobodyElseUp: nor the cursor, above which nothing
+// becomes durable.
+func TestOneRetryAfterHoldsNobodyElseUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		sink := newRecorder(t, func(_ context.Context, d statesync.Delivery, _ int) error {
+			if d.Workload.Name == "bad" {
+				return &statesync.SinkError{After: time.Hour, Err: errors.New("status 429, want 2xx")}
+			}
+			return nil
+		})
+		log := newLog(t)
+		o := options(log, sink)
+		o.Window, o.Filter = 100, func(c *statesync.Change) bool { return c.Workload.Name != "filtered" }
+		d, _ := start(t, o)
+		log.add("bad")
+		time.Sleep(time.Second)
+		for range 300 {
+			log.add("filtered", "good")
+		}
+		time.Sleep(time.Minute)
+		if n := sink.count(); n != 300 {
+			t.Errorf("%d of 300 delivered, standing %+v", n, d.Standing())
+		}
+	})
+}
+
 // TestFreshChangesDoNotBypassTheBackOff: 20 a second, for ten minutes.
 func TestFreshChangesDoNotBypassTheBackOff(t *testing.T) {
 	t.Parallel()

@@ -14,8 +14,9 @@ import (
 //   - Then the log.
 //   - What others put aside (a replay) is looked for when there is a sign of
 //     it, and once a second.
-//   - Nothing is read while the window is full or the breaker is open; but a
-//     compaction is let through.
+//   - Nothing is read while the window is full; but a compaction is let
+//     through. While the breaker is open one entry is, when all lanes in memory
+//     have been refused: it may be they that fail, and not the receiver.
 
 const (
 	readBatch = 512
@@ -99,7 +100,7 @@ func (d *Dispatcher) demand() demand {
 	switch {
 	case d.compacts && d.head > d.read:
 		q.After, q.Limit = d.read, int(min(d.head-d.read, int64(d.opts.Window-d.unsaved), readBatch))
-	case d.pace.open, d.sweep && d.homeless > 0:
+	case d.pace.open && d.untried(), d.sweep && d.homeless > 0:
 	case d.sweep:
 		q.Aside, q.After, q.AfterAside, q.Limit = true, d.swept.number, d.swept.id, room
 	case d.fresh:
@@ -107,7 +108,9 @@ func (d *Dispatcher) demand() demand {
 	default:
 		q.After, q.Limit = d.read, int(min(d.head-d.read, int64(room)))
 	}
-	q.Limit = max(0, q.Limit)
+	if q.Limit = max(0, q.Limit); d.pace.open && !d.compacts {
+		q.Limit = min(q.Limit, 1)
+	}
 	return q
 }
 
@@ -149,9 +152,10 @@ func (d *Dispatcher) takeLog(q demand, read []statesync.Offered) []*item {
 	}
 	items := make([]*item, 0, len(read))
 	number := d.read
+	var gone []int64
 	for _, o := range read {
 		for number++; number < o.Number; number++ {
-			d.marks.leftOut(number, d.read)
+			gone = append(gone, number)
 		}
 		it := &item{Offered: o, unit: true}
 		d.cluster, d.epoch = o.Cluster, o.Epoch
@@ -164,7 +168,13 @@ func (d *Dispatcher) takeLog(q demand, read []statesync.Offered) []*item {
 		d.hold(it)
 		items = append(items, it)
 	}
+	for number++; number <= upTo; number++ {
+		gone = append(gone, number)
+	}
 	d.read, d.behind = upTo, time.Time{}
+	for _, number := range gone { // once what is before them is in memory
+		d.marks.leftOut(number, d.acked())
+	}
 	if d.compacts {
 		d.compact(items)
 		items = nil
@@ -262,4 +272,15 @@ func (d *Dispatcher) fetch(o *statesync.Offered) *item {
 	}
 	d.hold(it)
 	return it
+}
+
+// untried reports whether a lane in memory has not been refused: one that a
+// probe of the breaker could be. The lock must be held.
+func (d *Dispatcher) untried() bool {
+	for _, l := range d.lanes {
+		if l.failures == 0 && l.group == nil && len(l.items) > 0 {
+			return true
+		}
+	}
+	return false
 }
