@@ -338,8 +338,14 @@ func (d *Dispatcher) detach(why string, err error) {
 	d.opts.Logger.Error("sink is detached: it is given nothing more, and nothing is kept for it", "sink", d.opts.Name, "why", why, "err", err)
 	q := d.queued()
 	d.pipe.Drop("detached", q.Len)
+	stands := d.acked()
+	for _, e := range d.effects {
+		if e.put != nil { // it goes with the sink: the gap is to begin before it
+			stands = min(stands, e.number-1)
+		}
+	}
 	next := state{
-		generation: d.generation + 1, detached: why, since: d.since, saved: d.saved, position: d.position, savedPos: d.position,
+		generation: d.generation + 1, detached: why, since: d.since, saved: max(stands, d.saved), position: d.position, savedPos: d.position,
 		window: list.New(), lanes: map[statesync.Key]*lane{}, taken: map[int64]bool{}, told: map[string]*told{},
 		letters: d.letters, saves: d.saves, read: d.head, leaves: true, marks: d.marks,
 	}
