@@ -212,12 +212,33 @@ func (l *Ledger) Sinks(ctx context.Context) (out []statesync.Cursor, err error) 
 // alter runs f in a transaction of its own, after what the sink has saved;
 // after runs once it is durable, with mu held. When f refuses, with errSink,
 // nothing is done.
+//
+// A file that turns out to be damaged is rescued first: what asks for a cursor
+// at the start is not to fail for a page that nobody has read before.
 func (l *Ledger) alter(sink string, f func() error, after func()) error {
 	tell, err := l.alterAndSettle(sink, f, after)
+	if err != nil && l.mended() {
+		tell, err = l.alterAndSettle(sink, f, after)
+	}
 	for _, saved := range tell {
 		saved()
 	}
 	return err
+}
+
+// mended reports whether the file was found to be damaged and can be written
+// again.
+func (l *Ledger) mended() bool {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	l.mu.Lock()
+	broken := l.broken != nil
+	l.mu.Unlock()
+	if !broken || l.writer != nil {
+		return false
+	}
+	_, err := l.reopen(nil)
+	return err == nil
 }
 
 func (l *Ledger) alterAndSettle(sink string, f func() error, after func()) (tell []func(), err error) {
