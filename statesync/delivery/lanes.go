@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/outrider-agent/outrider/internal/failpoint"
@@ -48,7 +49,7 @@ type lane struct {
 	unsaved   int       // of that, not yet durable
 	told      []string
 
-	tries int       // of its first change, that was refused as such; kept while it is parked
+	tries int       // of its first change, that was refused as such
 	first time.Time // of them
 }
 
@@ -69,8 +70,10 @@ func (d *Dispatcher) laneCap() int { return max(1, d.opts.Window/laneFraction) }
 
 // readIntoLanes has the lanes filled until ctx ends.
 func (d *Dispatcher) readIntoLanes(ctx context.Context) {
+	look := time.NewTicker(lookAside)
+	defer look.Stop()
 	for {
-		if items, _ := d.next(ctx); items == nil {
+		if items, _ := d.next(ctx, look.C); items == nil {
 			return
 		}
 	}
@@ -165,8 +168,7 @@ func (d *Dispatcher) sendFirst(ctx, sending context.Context, key statesync.Key) 
 	}
 	d.pace.begin()
 	g.inFlight = true
-	items := d.itemsOf(g)
-	ds := d.deliveries(items)
+	ds := d.deliveries(d.itemsOf(g))
 	d.mu.Unlock()
 
 	err := d.deliver(sending, ds)
@@ -175,9 +177,9 @@ func (d *Dispatcher) sendFirst(ctx, sending context.Context, key statesync.Key) 
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	defer d.slots.Broadcast()
-	d.pace.end(key, blames(err), after(err), done)
+	d.pace.end(key, blames(err), said(err).After, done)
 	if generation == d.generation {
-		d.conclude(g, items, err, now, done)
+		d.conclude(g, err, now, done)
 	}
 }
 
@@ -322,9 +324,6 @@ func (d *Dispatcher) load(ctx context.Context, key statesync.Key, l *lane) bool 
 				d.marks.found(read[i].Number)
 			}
 			it := d.fetch(&read[i])
-			if len(l.items) == 0 && !it.skips() {
-				it.tries, it.first = l.tries, l.first
-			}
 			d.remember(it)
 			l.items = append(l.items, it)
 		}
@@ -352,18 +351,20 @@ func (d *Dispatcher) itemsOf(g *group) (items []*item) {
 }
 
 // conclude takes in what became of a call. The lock must be held.
-func (d *Dispatcher) conclude(g *group, items []*item, err error, sent, now time.Time) {
+func (d *Dispatcher) conclude(g *group, err error, sent, now time.Time) {
 	g.inFlight = false
-	errs := errorsOf(err, len(items))
-	if isGone(err, errs) {
+	errs := errorsOf(err, g.size())
+	if isGone(err) || slices.ContainsFunc(errs, isGone) {
 		d.detach(statesync.DetachedGone, err)
 		return
 	}
-	if g.size() > 1 && err != nil && errs == nil && !refuses(err) {
-		if g.failures++; g.failures < groupTries && !d.compacts {
-			d.again(g, err, now)
-			return
-		}
+	whole := g.size() > 1 && err != nil && errs == nil && !refuses(err)
+	if whole {
+		g.failures++
+	}
+	if whole && g.failures < groupTries && !d.compacts {
+		d.again(g, err, now)
+		return
 	}
 	for _, p := range g.parts {
 		l := d.lanes[p.key]
@@ -432,18 +433,17 @@ func (d *Dispatcher) failed(l *lane, err error, now time.Time) {
 	l.failures++
 	wait := backoff(l.failures, err)
 	if first := l.items[0]; refuses(err) {
-		if first.tries++; first.first.IsZero() {
-			first.first = now
+		if l.tries++; l.tries == 1 {
+			l.first = now
 		}
-		l.tries, l.first = first.tries, first.first
 		switch {
-		case first.tries < refuseTries:
+		case l.tries < refuseTries:
 		case first.Mark != nil: // the receiver does not know of marks
 			d.acknowledge(l.items[:1], now, now)
 			l.pop(1)
 			return
 		case d.opts.Letters == SkipLetters && d.letters < mostLetters:
-			d.bury(first, now, err)
+			d.bury(l, now, err)
 			l.pop(1)
 			d.unpark(l)
 			return
@@ -484,23 +484,16 @@ func (d *Dispatcher) clearOut() {
 		if l.sending || len(l.items) == 0 || l.items[0].Mark != nil {
 			continue
 		}
-		if l.group != nil { // it is dissolved
+		if l.group != nil { // each of its lanes goes on by itself
 			for _, p := range l.group.parts {
+				d.lanes[p.key].group = nil
 				d.queue.Add(p.key)
 			}
-			l.group.dissolve(d)
 		}
 		for _, it := range l.items {
 			d.setAside(l, it)
 		}
 		l.items = nil
-	}
-}
-
-// dissolve lets each lane go on by itself.
-func (g *group) dissolve(d *Dispatcher) {
-	for _, p := range g.parts {
-		d.lanes[p.key].group = nil
 	}
 }
 
@@ -533,23 +526,19 @@ func errorsOf(err error, n int) []error {
 	return nil
 }
 
-func isGone(err error, errs []error) bool {
-	if s, ok := errors.AsType[*statesync.SinkError](err); ok && s.Gone {
-		return true
+// said is what the sink says of a failure; nothing, when it says nothing.
+func said(err error) statesync.SinkError {
+	if s, ok := errors.AsType[*statesync.SinkError](err); ok {
+		return *s
 	}
-	for _, err := range errs {
-		if s, ok := errors.AsType[*statesync.SinkError](err); ok && s.Gone {
-			return true
-		}
-	}
-	return false
+	return statesync.SinkError{}
 }
 
+// isGone reports whether the receiver wants nothing any more.
+func isGone(err error) bool { return said(err).Gone }
+
 // refuses reports whether the sink refuses the delivery as such.
-func refuses(err error) bool {
-	s, ok := errors.AsType[*statesync.SinkError](err)
-	return ok && s.Rejected
-}
+func refuses(err error) bool { return said(err).Rejected }
 
 // blames reports whether a failure is the receiver's: one that refuses some
 // deliveries and not others is well.
@@ -558,18 +547,10 @@ func blames(err error) bool {
 	return err != nil && !some && !refuses(err)
 }
 
-// after is how long the receiver asked to be left alone.
-func after(err error) time.Duration {
-	if s, ok := errors.AsType[*statesync.SinkError](err); ok {
-		return s.After
-	}
-	return 0
-}
-
 // backoff is how long to wait after a number of failures in a row, and never
 // less than the receiver asked for.
 func backoff(failures int, err error) time.Duration {
-	return max(grown(failures), after(err))
+	return max(grown(failures), said(err).After)
 }
 
 // grown doubles from 200 ms up to 10 s, the upper half of it random.

@@ -4,7 +4,6 @@ import "github.com/outrider-agent/outrider/statesync"
 
 // marks account for the numbers of the log that the sink has gone through.
 type marks struct {
-	last    statesync.Mark // acknowledged
 	sent    *statesync.Mark
 	base    int64          // counted from here on: the number of the last mark that was made
 	skipped int64          // numbers above base, up to counted, that were left out
@@ -14,7 +13,7 @@ type marks struct {
 }
 
 func newMarks(c statesync.Cursor) marks {
-	return marks{last: c.Marked, base: c.Marked.Number, skipped: c.Skipped, counted: c.Acked, above: map[int64]bool{}}
+	return marks{base: c.Marked.Number, skipped: c.Skipped, counted: c.Acked, above: map[int64]bool{}}
 }
 
 func (m *marks) leftOut(number, acked int64) { m.set(number, acked, true) }
@@ -78,9 +77,7 @@ func (m *marks) make(acked int64) *statesync.Mark {
 	return m.sent
 }
 
-func (m *marks) acknowledged(sent *statesync.Mark) {
-	m.last, m.sent = *sent, nil
-}
+func (m *marks) acknowledged() { m.sent = nil }
 
 // leftOutSince is how many numbers up to the cursor were left out since the
 // last mark that was acknowledged.

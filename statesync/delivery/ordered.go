@@ -2,14 +2,17 @@ package delivery
 
 import (
 	"context"
+	"time"
 
 	"github.com/outrider-agent/outrider/statesync"
 )
 
 // sendInOrder delivers batches in the log's order until ctx ends.
 func (d *Dispatcher) sendInOrder(ctx, sending context.Context) {
+	look := time.NewTicker(lookAside)
+	defer look.Stop()
 	for {
-		items, generation := d.next(ctx)
+		items, generation := d.next(ctx, look.C)
 		if items == nil {
 			return
 		}
@@ -70,7 +73,7 @@ func (d *Dispatcher) sendRun(ctx, sending context.Context, generation int64, ite
 			d.position = position
 			d.acknowledge(items[:n], sent, now)
 			return items[n:]
-		case isGone(err, nil):
+		case isGone(err):
 			d.detach(statesync.DetachedGone, err)
 			return nil
 		}

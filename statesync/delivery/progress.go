@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -191,12 +192,7 @@ func (d *Dispatcher) failing(err error, now time.Time) {
 	}
 }
 
-func cause(err error) string {
-	if s, ok := errors.AsType[*statesync.SinkError](err); ok && s.Cause != "" {
-		return s.Cause
-	}
-	return "error"
-}
+func cause(err error) string { return cmp.Or(said(err).Cause, "error") }
 
 // observe counts the stages of an acknowledged change.
 func (d *Dispatcher) observe(it *item, sent, acked time.Time) {

@@ -33,10 +33,9 @@ type demand struct {
 }
 
 // next waits until there is something to read and room for it, and takes some
-// in. It returns none only when ctx has ended.
-func (d *Dispatcher) next(ctx context.Context) (items []*item, generation int64) {
-	look := time.NewTicker(lookAside)
-	defer look.Stop()
+// in. It returns none only when ctx has ended. look says when to look for what
+// others may have put aside.
+func (d *Dispatcher) next(ctx context.Context, look <-chan time.Time) (items []*item, generation int64) {
 	for ctx.Err() == nil {
 		q := d.demand()
 		if mark := d.takeMark(); mark != nil {
@@ -59,7 +58,7 @@ func (d *Dispatcher) next(ctx context.Context) (items []*item, generation int64)
 		select {
 		case <-q.wake:
 			d.mayBeFresh(q.head)
-		case <-look.C:
+		case <-look:
 			d.mayBeFresh(-1)
 		case <-d.room:
 		case <-ctx.Done():
@@ -220,7 +219,7 @@ func (d *Dispatcher) takeAside(q demand, read []statesync.Offered) []*item {
 	for i := range read {
 		o := &read[i]
 		d.welcome(o)
-		if q.Aside && !q.Fresh {
+		if !q.Fresh {
 			d.swept = placeOf(o)
 		}
 		if d.taken[o.Aside] {
@@ -247,18 +246,15 @@ func (d *Dispatcher) takeAside(q demand, read []statesync.Offered) []*item {
 
 // welcome counts in what somebody else has put aside. The lock must be held.
 func (d *Dispatcher) welcome(o *statesync.Offered) {
-	if o.Aside <= d.asideTop {
+	if own(o) || o.Aside <= d.asideTop {
 		return
 	}
-	if !own(o) {
-		d.asideTop = o.Aside
-		d.aside++
-		d.pipe.In(1)
-	}
+	d.asideTop = o.Aside
+	d.aside++
+	d.pipe.In(1)
 }
 
-// fetch takes one entry from aside into memory.
-// The lock must be held.
+// fetch takes one entry from aside into memory. The lock must be held.
 func (d *Dispatcher) fetch(o *statesync.Offered) *item {
 	it := &item{Offered: *o, unit: o.Cause == "" || o.Cause == statesync.SkipMissing}
 	if it.unit {

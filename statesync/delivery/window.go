@@ -27,9 +27,6 @@ type item struct {
 	statesync.Offered
 	place *list.Element // in the window; nil: it comes from aside
 	unit  bool          // the books count it: it was not counted as left out before
-
-	tries int // that were refused as such
-	first time.Time
 }
 
 // skips reports whether the item is not delivered.
@@ -147,10 +144,7 @@ func (d *Dispatcher) release(it *item) {
 	if it.unit {
 		d.memory--
 	}
-	select {
-	case d.room <- struct{}{}:
-	default:
-	}
+	d.wakeReader()
 }
 
 // acknowledge takes items that were delivered off the books. The lock must be
@@ -159,7 +153,7 @@ func (d *Dispatcher) acknowledge(items []*item, sent, now time.Time) {
 	n := int64(0)
 	for _, it := range items {
 		if it.Mark != nil {
-			d.marks.acknowledged(it.Mark)
+			d.marks.acknowledged()
 			d.marked = it.Mark
 			continue
 		}
@@ -203,11 +197,13 @@ func (d *Dispatcher) skip(it *item) {
 	d.marks.leftOut(number, d.acked())
 }
 
-// bury settles an item that the sink refuses as such. The lock must be held.
-func (d *Dispatcher) bury(it *item, now time.Time, err error) {
+// bury settles a lane's first item, which the sink refuses as such. The lock
+// must be held.
+func (d *Dispatcher) bury(l *lane, now time.Time, err error) {
+	it := l.items[0]
 	filled := d.deliveries([]*item{it})[0]
 	d.effect(effect{number: it.logged(), letter: &statesync.DeadLetter{
-		Delivery: filled, Tries: it.tries, First: it.first, Last: now, Error: err.Error(),
+		Delivery: filled, Tries: l.tries, First: l.first, Last: now, Error: err.Error(),
 	}})
 	d.letters++
 	d.pipe.Drop(statesync.SkipDeadLetter, 1)
@@ -218,7 +214,7 @@ func (d *Dispatcher) bury(it *item, now time.Time, err error) {
 		d.marks.leftOut(it.Number, d.acked())
 	}
 	d.opts.Logger.Warn("sink refuses a change: it is a dead letter now", "sink", d.opts.Name,
-		"workload", it.Workload.Key().String(), "seq", it.Seq, "tries", it.tries, "err", err)
+		"workload", it.Workload.Key().String(), "seq", it.Seq, "tries", l.tries, "err", err)
 }
 
 // putAside settles an item of the log by writing it down for later. The lock
