@@ -10,15 +10,18 @@ LINT     := $(TOOL)/golangci-lint/go.mod golangci-lint
 GOFUMPT  := $(TOOL)/gofumpt/go.mod gofumpt
 VULN     := $(TOOL)/govulncheck/go.mod govulncheck
 UNIT     := $(GO) list ./... | grep -v '/outrider/e2e'
-E2E      := $(GO) test -count=1 -timeout 20m -v
+E2E      := $(GO) test -count=1 -timeout 20m -p 1 -v
 COUNT    ?= 5
-MODULES  := . docs/model e2e/cluster $(wildcard tools/*)
+MODULES  := . docs/model e2e/bench e2e/cluster e2e/series/statsdexporter $(wildcard tools/*)
 
 # The version is git's where there is a clone, and "devel" in a bare copy.
 git      = $(shell [ -e .git ] && git $(1) 2>/dev/null)
 VERSION  = $(or $(call git,describe --tags --always --dirty),devel)
 LDFLAGS  = -s -w -X main.version=$(VERSION) -X main.commit=$(call git,rev-parse --verify -q HEAD) \
-           -X main.date=$(call git,log -1 --format=%cI)
+           -X main.date=$(call git,log -1 --format=%cI) -X main.builder=$(BUILDER)
+
+# The host on which it is built, for the status text; empty, a build can be repeated.
+BUILDER ?= $(shell hostname)
 
 # The servers report this version.
 KUBEFLAGS = -s -w -X k8s.io/component-base/version.gitVersion=v1.36.3
@@ -32,8 +35,8 @@ build: ## build bin/outrider, one static binary
 	$(call say,building bin/outrider: about 3 minutes the first time)
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/outrider ./cmd/outrider
 
-run: build ## build it, and run it with outrider.yaml
-	bin/outrider run -c outrider.yaml
+run: build ## build it, and show it at work on a simulated cluster
+	bin/outrider demo
 
 test: ## unit tests with the race detector; needs only Go and cc
 	$(call say,unit tests: about a minute; 10 the first time)
@@ -45,15 +48,18 @@ bin/devcluster:
 	cd e2e/cluster && $(GO) build -ldflags '$(KUBEFLAGS)' -o $(CURDIR)/bin/devcluster ./cmd/devcluster
 
 e2e: bin/devcluster ## tests against a real API server, built from source
+	cd e2e/bench && $(GO) test -count=1 -v ./...
 	cd e2e/cluster && DEVCLUSTER=$(CURDIR)/bin/devcluster $(GO) test ./...
 	$(call say,end-to-end tests: about 14 minutes)
 	@[ -n "$$($(GO) list ./e2e/...)" ] || { echo "no package in ./e2e/..."; exit 1; }
-	DEVCLUSTER=$(CURDIR)/bin/devcluster $(E2E) ./e2e/...
+	e2e/series/install.sh && e2e/neighbours/install.sh && e2e/verdicts/install.sh
+	OUTRIDER_E2E=1 DEVCLUSTER=$(CURDIR)/bin/devcluster $(E2E) ./e2e/...
 
 lint: ## golangci-lint and gofumpt, pinned in tools/
 	$(call say,linting: about a minute; 5 the first time when the linter is built)
 	$(LINT) run ./...
 	cd docs/model && $(LINT) run -c ../../.golangci.yml ./...
+	cd e2e/bench && $(LINT) run -c ../../.golangci.yml ./...
 	$(call say,linting e2e/cluster: about 10 minutes the first time)
 	cd e2e/cluster && $(LINT) run -c ../../.golangci.yml ./...
 	@unformatted=$$($(GOFUMPT) -l .); \
@@ -84,9 +90,10 @@ fuzz: ## every fuzz target: FUZZTIME=10s each, or a minute shared by all
 faults: ## random crashes and faults for a minute: OUTRIDER_SEEDS=600
 	OUTRIDER_SEEDS=$${OUTRIDER_SEEDS:-600} $(GO) test -count=1 -timeout 2h ./statesync/watch ./statesync/delivery
 
-bench: bin/devcluster ## every benchmark, and the latency against a real API server
+bench: bin/devcluster ## every benchmark, the latency, and the demo under load
 	pkgs=$$($(UNIT)); $(GO) test -run '^$$' -bench . -benchmem $$pkgs
-	OUTRIDER_BUDGETS=1 DEVCLUSTER=$(CURDIR)/bin/devcluster $(E2E) -run SixtyASecond ./e2e/...
+	cd e2e/bench && $(GO) test -run '^$$' -bench . -benchmem ./...
+	OUTRIDER_BUDGETS=1 DEVCLUSTER=$(CURDIR)/bin/devcluster $(E2E) -run "SixtyASecond|DemoUnderLoad" ./e2e/...
 
 # MODEL=long has one event more, and no look for endless runs: hours, and 20 GB of memory.
 model: ## every state of the change path in small worlds; MODEL=long

@@ -23,6 +23,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/outrider-agent/outrider/agent/listen"
 	"github.com/outrider-agent/outrider/checks/runner"
 	"github.com/outrider-agent/outrider/checks/verdict"
@@ -90,10 +92,14 @@ type Options struct {
 	// requests count as coming from outside.
 	Trusted bool
 
-	Log            *slog.Logger      // nil logs nothing
-	Registry       *metrics.Registry // nil makes one
-	MetricsHandler http.Handler      // of /metrics; nil means none
-	Components     []Component
+	Log      *slog.Logger      // nil logs nothing
+	Registry *metrics.Registry // nil makes one
+
+	// MetricsHandler makes what serves /metrics: the registry, and what the program
+	// registers with [Agent.Registerer]. Nil means that there is no /metrics.
+	MetricsHandler func(reg *metrics.Registry, program *prometheus.Registry) http.Handler
+
+	Components []Component
 
 	// Configuration reads the configuration file anew and checks it as a
 	// whole, for [Agent.Reload] and POST /act/reload; nil means that there is
@@ -116,6 +122,7 @@ type Agent struct {
 	debug   http.Handler
 	host    string
 	started time.Time
+	program *prometheus.Registry
 
 	ready chan struct{}
 
@@ -152,8 +159,8 @@ func New(o Options) (*Agent, error) {
 		opts: o, log: o.Log, host: host, started: time.Now(),
 		gate:   &listen.Gate{Auth: o.Auth, Trusted: o.Trusted},
 		runner: runner.New(runner.Options{Service: o.Service, Version: o.Version, Log: o.Log}),
-		ready:  make(chan struct{}), addrs: map[string]net.Addr{},
-		sampler: newSampler(o.Registry.Pipelines), checks: map[string]map[string]bool{},
+		ready:  make(chan struct{}), addrs: map[string]net.Addr{}, program: prometheus.NewRegistry(),
+		sampler: newSampler(o.Registry.Tick), checks: map[string]map[string]bool{},
 	}
 	if a.reloads, err = newReloads(o.Configuration, o.Registry); err != nil {
 		return nil, err
@@ -223,6 +230,18 @@ func (a *Agent) DebugHandler() http.Handler { return a.debug }
 
 // Registry holds the agent's metrics.
 func (a *Agent) Registry() *metrics.Registry { return a.opts.Registry }
+
+// Pipeline registers a pipeline of the program's own: see [metrics.Pipeline].
+func (a *Agent) Pipeline(o metrics.PipelineOptions) (*metrics.Pipeline, error) {
+	return a.opts.Registry.Pipeline(o)
+}
+
+// Check adds a check of the program's own to the digest.
+func (a *Agent) Check(c runner.Check) error { return a.runner.Add(c) }
+
+// Registerer takes collectors of client_golang: what they collect is served with
+// /metrics.
+func (a *Agent) Registerer() prometheus.Registerer { return a.program }
 
 // Runner runs the agent's checks: for those that belong to no component.
 func (a *Agent) Runner() *runner.Runner { return a.runner }

@@ -13,6 +13,8 @@ import (
 	"github.com/outrider-agent/outrider/checks/runner"
 	"github.com/outrider-agent/outrider/checks/verdict"
 	"github.com/outrider-agent/outrider/metrics"
+	"github.com/outrider-agent/outrider/metrics/metricstest"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // A part is a component with every ability.
@@ -68,6 +70,8 @@ func start(t *testing.T, o Options) *Agent {
 	return a
 }
 
+func series(*metrics.Registry, *prometheus.Registry) http.Handler { return text("series") }
+
 func text(s string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, s) })
 }
@@ -87,7 +91,7 @@ func ask(h http.Handler, method, path, listener string) *httptest.ResponseRecord
 func TestPublicListener(t *testing.T) {
 	page := &part{name: "pages", routes: map[string]http.Handler{"/pipelines": text("a page")}}
 	page.checks = []runner.Check{{Name: "pages/secret-name", Run: func(context.Context) verdict.Result { return verdict.Result{} }}}
-	a := newAgent(t, Options{Service: "payments", MetricsHandler: text("series"), Components: []Component{page}})
+	a := newAgent(t, Options{Service: "payments", MetricsHandler: series, Components: []Component{page}})
 	const loopback, world = "127.0.0.1:9610", "0.0.0.0:9610"
 	for _, tt := range []struct {
 		path, listener string
@@ -168,7 +172,7 @@ func TestOneProfileAtATime(t *testing.T) {
 }
 
 func TestEmbeddingOpensNothing(t *testing.T) {
-	a := newAgent(t, Options{MetricsHandler: text("series"), Trusted: true})
+	a := newAgent(t, Options{MetricsHandler: series, Trusted: true})
 	s := httptest.NewServer(a.Handler())
 	defer s.Close()
 	r, err := http.Get(s.URL + "/metrics")
@@ -180,7 +184,7 @@ func TestEmbeddingOpensNothing(t *testing.T) {
 		t.Errorf("got %q, want what MetricsHandler serves", b)
 	}
 	w := httptest.NewRecorder()
-	newAgent(t, Options{MetricsHandler: text("series")}).Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	newAgent(t, Options{MetricsHandler: series}).Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	if w.Code != http.StatusForbidden {
 		t.Errorf("not trusted: got %d, want 403", w.Code)
 	}
@@ -213,7 +217,7 @@ func TestAComponentCanBringTheIndex(t *testing.T) {
 }
 
 func TestRegistryHasTheChecks(t *testing.T) {
-	reg := metrics.NewRegistry()
+	reg := metricstest.Registry(t)
 	a := newAgent(t, Options{Registry: reg})
 	if a.Registry() != reg {
 		t.Error("Registry is not the one given")

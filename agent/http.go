@@ -23,13 +23,15 @@ func (a *Agent) publicHandler() (http.Handler, error) {
 	mux.Handle("/healthz", a.gate.Healthz(a.runner.Healthz(listen.Detail), a.runner.Probe()))
 	mux.Handle("/livez", a.gate.Probe(a.runner.Live()))
 	mux.Handle("/readyz", a.gate.Probe(a.runner.Ready()))
+	mux.Handle("/startupz", a.gate.Probe(a.runner.Startup()))
 	index := []endpoint{
-		{"/healthz", "The digest of all checks; ?category=all has those that page nobody, ?format=text is for people."},
+		{"/healthz", "The digest of all checks; ?category=all has those that page nobody, ?verbose is for people."},
 		{"/livez", "Whether this process should go on: the liveness probe."},
 		{"/readyz", "Whether this process is ready: the readiness probe."},
+		{"/startupz", "Whether this process has started: the startup probe."},
 	}
 	if a.opts.MetricsHandler != nil {
-		mux.Handle("/metrics", a.gate.Read("metrics", a.opts.MetricsHandler))
+		mux.Handle("/metrics", a.gate.Read("metrics", a.opts.MetricsHandler(a.opts.Registry, a.program)))
 		index = append(index, endpoint{"/metrics", "Time series in the Prometheus format: the pipelines, the checks, the agent."})
 	}
 	ownIndex := false
@@ -40,12 +42,19 @@ func (a *Agent) publicHandler() (http.Handler, error) {
 		}
 		all := routes.Routes()
 		for _, pattern := range slices.Sorted(maps.Keys(all)) {
-			if err := mount(mux, pattern, a.gate.Read("", all[pattern])); err != nil {
+			path := pattern[max(0, strings.Index(pattern, "/")):]
+			open := ""
+			if strings.HasPrefix(path, "/metrics/") {
+				open = "metrics" // who may read those may read these
+			}
+			if err := mount(mux, pattern, a.gate.Read(open, all[pattern])); err != nil {
 				return nil, fmt.Errorf("component %s: route %s: %w", c.Name(), pattern, err)
 			}
-			path := pattern[strings.Index(pattern, "/"):]
-			ownIndex = ownIndex || path == "/" || path == "/{$}"
-			index = append(index, endpoint{path, "Served by " + c.Name() + "."})
+			path = strings.TrimSuffix(path, "{$}")
+			ownIndex = ownIndex || path == "/"
+			if !strings.Contains(path, "{") {
+				index = append(index, endpoint{path, "Served by " + c.Name() + "."})
+			}
 		}
 	}
 	if !ownIndex {
@@ -71,6 +80,12 @@ func (a *Agent) debugHandler() (http.Handler, error) {
 		mux.Handle("/act/reload", a.gate.Act(http.HandlerFunc(a.serveReload)))
 		index = append(index, endpoint{"/act/reload", "Reads the configuration file anew, and applies what can be while it runs: POST only."})
 	}
+	for name, h := range a.runner.Actions() {
+		mux.Handle("/act/"+name, a.gate.Act(h))
+	}
+	index = append(index,
+		endpoint{"/act/checks/acknowledge", "Says that somebody looks after a failing check: POST check, who, why."},
+		endpoint{"/act/checks/maintenance", "Keeps a check, or all, from counting for a while: POST check, who, why, and until or for."})
 	for _, c := range a.opts.Components {
 		actor, ok := c.(Actor)
 		if !ok {

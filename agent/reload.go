@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/outrider-agent/outrider/agent/listen"
 	"github.com/outrider-agent/outrider/checks/runner"
 	"github.com/outrider-agent/outrider/checks/verdict"
 	"github.com/outrider-agent/outrider/metrics"
@@ -39,6 +40,10 @@ type Configuration struct {
 	Components map[string]any // by name; a component that is not here goes on as it is
 	Restart    []string       // other keys that differ from what runs
 	Warnings   []string
+
+	// Auth says who may read and act from now on; nil: who may now. What else
+	// differs in its web configuration needs a restart.
+	Auth *listen.Auth
 }
 
 // Reloaded is what came of a reload.
@@ -191,6 +196,15 @@ func (a *Agent) reload(ctx context.Context) reloadOutcome {
 
 func (a *Agent) apply(ctx context.Context, next *Configuration) reloadOutcome {
 	o := reloadOutcome{Reloaded: Reloaded{Restart: slices.Clone(next.Restart)}}
+	if next.Auth != nil && a.opts.Auth != nil {
+		others, restart := a.opts.Auth.Take(next.Auth)
+		if others {
+			o.Applied = append(o.Applied, "listen: other users or tokens")
+		}
+		if restart {
+			o.Restart = append(o.Restart, "listen.web_config_file")
+		}
+	}
 	var errs []error
 	for _, c := range a.opts.Components {
 		reloader, ok := c.(Reloader)
@@ -208,16 +222,18 @@ func (a *Agent) apply(ctx context.Context, next *Configuration) reloadOutcome {
 }
 
 // renewChecks takes a component's checks as they are now. One whose name stays
-// keeps its verdict.
+// keeps its verdict, and what it runs.
 func (a *Agent) renewChecks(c Component) error {
 	checker, ok := c.(Checker)
 	if !ok {
 		return nil
 	}
 	before, now := a.checks[c.Name()], map[string]bool{}
-	var added []runner.Check
+	var added, stay []runner.Check
 	for _, check := range checker.Checks() {
-		if now[check.Name] = true; !before[check.Name] {
+		if now[check.Name] = true; before[check.Name] {
+			stay = append(stay, check)
+		} else {
 			added = append(added, check)
 		}
 	}
@@ -225,6 +241,9 @@ func (a *Agent) renewChecks(c Component) error {
 		if !now[name] {
 			a.runner.Remove(name)
 		}
+	}
+	if err := a.runner.Renew(stay...); err != nil {
+		return fmt.Errorf("component %s: %w", c.Name(), err)
 	}
 	if err := a.runner.Add(added...); err != nil {
 		for _, check := range added {

@@ -36,12 +36,20 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	listeners, err := a.open(ctx)
 	if err != nil {
+		close(a.reloads.stopped) // none was taken, and none will be
 		return err
 	}
 	a.sampler.sample(time.Now())
+	m := a.newMemory()
+	if m != nil {
+		a.restore(m)
+	}
 	stopServing, broken := a.serve(listeners)
 	close(a.ready)
-	err = a.runParts(ctx, broken)
+	err = a.runParts(ctx, broken, m)
+	if m != nil && err == nil { // a part that is left behind may hold what it remembers
+		a.saveAtEnd(m)
+	}
 	stopServing()
 	return err
 }
@@ -162,15 +170,23 @@ func (a *Agent) serverOf(l named) (serve func() error, stop func()) {
 
 // runParts runs the checks and the components until ctx ends, one of them
 // fails or a listener is broken, and waits for all.
-func (a *Agent) runParts(ctx context.Context, broken <-chan error) error {
+func (a *Agent) runParts(ctx context.Context, broken <-chan error, m *memory) error {
 	g, ctx := errgroup.WithContext(ctx)
 	p := parts{running: map[string]bool{}}
 	for _, c := range a.opts.Components {
 		p.running["component "+c.Name()] = true
 	}
 	p.running["check runner"], p.running["reload"] = true, true
+	if m != nil {
+		p.running["memory"] = true
+	}
 	g.Go(func() error { return p.run(ctx, "check runner", a.runner.Run) })
 	g.Go(func() error { return p.run(ctx, "reload", a.takeReloads) })
+	if m != nil {
+		g.Go(func() error {
+			return p.run(ctx, "memory", func(ctx context.Context) error { return a.keepMemory(ctx, m) })
+		})
+	}
 	for _, c := range a.opts.Components {
 		g.Go(func() error { return p.run(ctx, "component "+c.Name(), c.Run) })
 	}

@@ -19,7 +19,7 @@ func TestRunServesAndStops(t *testing.T) {
 	dir := t.TempDir()
 	p := &part{name: "sync", actions: map[string]http.Handler{"replay": text("replayed")}, status: "sync is fine\n"}
 	a := start(t, Options{
-		Service: "payments", DataDir: dir, Components: []Component{p}, MetricsHandler: text("series"),
+		Service: "payments", DataDir: dir, Components: []Component{p}, MetricsHandler: series,
 		Listen: Listen{Public: ":0", Debug: ":0", Status: ":0"},
 	})
 	get := func(name, path string) string {
@@ -169,7 +169,7 @@ func TestABrokenListenerStopsEverything(t *testing.T) {
 		a := newAgent(t, Options{Components: []Component{&part{name: "c"}}})
 		broken := make(chan error, 1)
 		broken <- errors.New("public listener: too many open files")
-		if err := a.runParts(t.Context(), broken); err == nil || err.Error() != "public listener: too many open files" {
+		if err := a.runParts(t.Context(), broken, nil); err == nil || err.Error() != "public listener: too many open files" {
 			t.Errorf("got %v, want the listener's error", err)
 		}
 	})

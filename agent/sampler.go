@@ -15,13 +15,15 @@ const (
 	sampleCount = 10
 )
 
-// A sampler remembers the pipelines' counters of the last seconds.
+// A sampler reads the pipelines once a second, and remembers their counters of
+// the last ten, and their depth and rates of the last hour.
 type sampler struct {
-	read func() []metrics.PipelineSnapshot
+	read func(now time.Time) []metrics.PipelineSnapshot
 
-	mu   sync.Mutex
-	ring [sampleCount]sample
-	next int // where the next sample goes: the oldest one, once the ring is full
+	mu    sync.Mutex
+	ring  [sampleCount]sample
+	next  int // where the next sample goes: the oldest one, once the ring is full
+	hours map[pipelineID]*pipelineHours
 }
 
 type sample struct {
@@ -29,11 +31,18 @@ type sample struct {
 	terms map[pipelineID]terms
 }
 
-type pipelineID struct{ name, target string }
+type pipelineID struct{ service, name, target string }
 
 type terms struct{ in, out int64 }
 
-func newSampler(read func() []metrics.PipelineSnapshot) *sampler { return &sampler{read: read} }
+// pipelineHours are the last hour of what people ask of a pipeline first.
+type pipelineHours struct{ queued, in, out hour }
+
+func newSampler(read func(now time.Time) []metrics.PipelineSnapshot) *sampler {
+	return &sampler{read: read, hours: map[pipelineID]*pipelineHours{}}
+}
+
+func idOf(p metrics.PipelineSnapshot) pipelineID { return pipelineID{p.Service, p.Name, p.Target} }
 
 // run samples until ctx ends.
 func (s *sampler) run(ctx context.Context) {
@@ -50,13 +59,34 @@ func (s *sampler) run(ctx context.Context) {
 }
 
 func (s *sampler) sample(now time.Time) {
-	pipes := s.read()
+	pipes := s.read(now)
 	t := make(map[pipelineID]terms, len(pipes))
-	for _, p := range pipes {
-		t[pipelineID{p.Name, p.Target}] = terms{p.In, p.Out}
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	last := s.ring[(s.next+sampleCount-1)%sampleCount]
+	span := now.Sub(last.at).Seconds()
+	hours := make(map[pipelineID]*pipelineHours, len(pipes))
+	for _, p := range pipes {
+		id := idOf(p)
+		t[id] = terms{p.In, p.Out}
+		h := s.hours[id]
+		if h == nil {
+			h = &pipelineHours{}
+		}
+		hours[id] = h
+		if p.Has(metrics.QueuedTerm) {
+			h.queued.add(float64(p.Queued))
+		}
+		if before, ok := last.terms[id]; ok && span > 0 {
+			if p.Has(metrics.InTerm) {
+				h.in.add(max(0, float64(p.In-before.in)) / span)
+			}
+			if p.Has(metrics.OutTerm) {
+				h.out.add(max(0, float64(p.Out-before.out)) / span)
+			}
+		}
+	}
+	s.hours = hours // those of pipelines that are gone go too
 	s.ring[s.next] = sample{now, t}
 	s.next = (s.next + 1) % sampleCount
 }
@@ -68,11 +98,32 @@ func (s *sampler) rates(p metrics.PipelineSnapshot, now time.Time) (in, out floa
 	defer s.mu.Unlock()
 	for i := range sampleCount {
 		old := s.ring[(s.next+i)%sampleCount]
-		t, known := old.terms[pipelineID{p.Name, p.Target}]
+		t, known := old.terms[idOf(p)]
 		seconds := now.Sub(old.at).Seconds()
 		if known && seconds > 0 {
 			return float64(p.In-t.in) / seconds, float64(p.Out-t.out) / seconds, true
 		}
 	}
 	return 0, 0, false
+}
+
+// A lastHour is how one measure of a pipeline was during the last hour.
+type lastHour struct {
+	low, p95, high float64
+	known          bool
+}
+
+// lastHours returns depth and rates of the last hour.
+func (s *sampler) lastHours(p metrics.PipelineSnapshot) (queued, in, out lastHour) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.hours[idOf(p)]
+	if h == nil {
+		return queued, in, out
+	}
+	of := func(h *hour) (l lastHour) {
+		l.low, l.p95, l.high, l.known = h.stats()
+		return l
+	}
+	return of(&h.queued), of(&h.in), of(&h.out)
 }

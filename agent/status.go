@@ -34,6 +34,8 @@ type pipelineLine struct {
 	metrics.PipelineSnapshot
 	in, out float64 // a second
 	rated   bool
+
+	queuedHour, inHour, outHour lastHour
 }
 
 // WriteStatus writes the status text: who this is, how it is, one line a
@@ -49,6 +51,7 @@ func (a *Agent) WriteStatus(w io.Writer) {
 	for _, p := range a.opts.Registry.Pipelines() {
 		line := pipelineLine{PipelineSnapshot: p}
 		line.in, line.out, line.rated = a.sampler.rates(p, now)
+		line.queuedHour, line.inHour, line.outHour = a.sampler.lastHours(p)
 		s.Pipelines = append(s.Pipelines, line)
 	}
 	var more bytes.Buffer
@@ -63,13 +66,13 @@ func (a *Agent) WriteStatus(w io.Writer) {
 
 func (s statusText) render() []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "outrider %s  build %s  %s\n", or(s.Version, "unknown"), or(s.Build, "unknown"), s.Go)
-	fmt.Fprintf(&b, "service %s  host %s  pid %d\n", s.Service, s.Host, s.PID)
-	fmt.Fprintf(&b, "up %v  since %s\n", s.Now.Sub(s.Since).Round(time.Second), s.Since.UTC().Format(time.RFC3339))
+	fmt.Fprintf(&b, "outrider %s  build %s  %s  since %s\n", or(s.Version, "unknown"), or(s.Build, "unknown"), s.Go, s.Since.UTC().Format(time.RFC3339))
+	fmt.Fprintf(&b, "service %s  host %s  pid %d  up %v\n", s.Service, s.Host, s.PID, s.Now.Sub(s.Since).Round(time.Second))
 	fmt.Fprintf(&b, "status %s\n", s.Digest)
 	if len(s.Pipelines) > 0 {
 		b.WriteString("\n")
 		writeTable(&b, s.Pipelines, s.Now)
+		writeHours(&b, s.Pipelines)
 	}
 	if len(s.Components) > 0 {
 		b.WriteString("\n")
@@ -129,18 +132,30 @@ func writeTable(b *bytes.Buffer, lines []pipelineLine, now time.Time) {
 
 // cells are one row. Each number may be as wide as its column's head.
 func (l pipelineLine) cells(now time.Time, number func(n int64, width int) string) [allColumns]string {
-	queued, balance, oldest := "?", "?", "?"
+	term := func(t metrics.Terms, text string) string {
+		if l.Has(t) {
+			return text
+		}
+		return "?"
+	}
+	balance := "?"
 	if n, ok := l.Balance(); ok {
-		queued, balance, oldest = number(l.Queued, 6), number(n, 7), age(l.OldestAge(now))
+		balance = number(n, 7)
 	}
 	in, out := "-", "-"
 	if l.rated {
 		in, out = rate(l.in), rate(l.out)
 	}
+	name := printable(l.Name)
+	if l.Service != "" {
+		name = printable(l.Service + "/" + l.Name)
+	}
 	return [allColumns]string{
-		printable(l.Name), printable(or(l.Target, "-")), printable(l.Unit),
-		number(l.Carried, 7), number(l.In, 5), number(l.Out, 5), queued,
-		number(l.TotalRetries(), 7), number(l.TotalDropped(), 5), balance, oldest, in, out,
+		name, printable(or(l.Target, "-")), printable(l.Unit),
+		term(metrics.CarriedTerm, number(l.Carried, 7)), term(metrics.InTerm, number(l.In, 5)), term(metrics.OutTerm, number(l.Out, 5)),
+		term(metrics.QueuedTerm, number(l.Queued, 6)), term(metrics.RetriesTerm, number(l.TotalRetries(), 7)),
+		term(metrics.DroppedTerm, number(l.TotalDropped(), 5)), balance, term(metrics.OldestTerm, age(l.OldestAge(now))),
+		term(metrics.InTerm, in), term(metrics.OutTerm, out),
 	}
 }
 

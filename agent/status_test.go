@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -52,7 +53,7 @@ func TestStatusText(t *testing.T) {
 	}
 	line := func(name, target, unit string, in, out, queued int64, oldest time.Duration) pipelineLine {
 		p := pipelineLine{PipelineSnapshot: metrics.PipelineSnapshot{
-			Name: name, Target: target, Unit: unit, In: in, Out: out, Queued: queued, Known: true,
+			Name: name, Target: target, Unit: unit, In: in, Out: out, Queued: queued,
 		}, in: 1000.4, out: 0.25, rated: true}
 		if oldest > 0 {
 			p.Oldest = now.Add(-oldest)
@@ -64,12 +65,15 @@ func TestStatusText(t *testing.T) {
 		line("watch", "", "events", 7, 7, 0, 0),
 	}
 	small[0].Carried, small[0].Retries, small[0].Dropped = 3, map[string]int64{"timeout": 2, "5xx": 9}, map[string]int64{"expired": 3}
-	small[1].Known, small[1].rated = false, false
+	small[1].Unknown, small[1].rated = metrics.QueuedTerm|metrics.OldestTerm, false
+	small[0].queuedHour, small[0].inHour, small[0].outHour = lastHour{0, 4.5, 12000, true}, lastHour{0, 12.25, 100, true}, lastHour{0, 0.125, 1.5, true}
+	small[1].inHour = lastHour{1, 2, 3, true}
 	large := []pipelineLine{
 		line("delivery", "a-sink-with-a-rather-long-name", "changes", 9876543210, 9876000000, 543210, 49*time.Hour),
 		line("a\x1b[2Jneighbour", "café latte", "kilogrammes", 123456, -1, 999999, 90*time.Minute),
 	}
 	large[0].in, large[0].out = 123456.7, 99999.4
+	large[1].Service, large[1].queuedHour = "pay", lastHour{0, 123456789, 1e12, true}
 	for name, lines := range map[string][]pipelineLine{"status-small.txt": small, "status-wide.txt": large, "status-empty.txt": nil} {
 		s.Pipelines = lines
 		got := s.render()
@@ -98,7 +102,7 @@ func TestRatesAreOverTheLastTenSeconds(t *testing.T) {
 	pipe := func() metrics.PipelineSnapshot {
 		return metrics.PipelineSnapshot{Name: "p", Unit: "items", In: in, Out: in / 2}
 	}
-	s := newSampler(func() []metrics.PipelineSnapshot { return []metrics.PipelineSnapshot{pipe()} })
+	s := newSampler(func(time.Time) []metrics.PipelineSnapshot { return []metrics.PipelineSnapshot{pipe()} })
 	now := time.Unix(1000, 0)
 	if _, _, ok := s.rates(pipe(), now); ok {
 		t.Error("before the first sample: got a rate")
@@ -122,6 +126,31 @@ func TestRatesAreOverTheLastTenSeconds(t *testing.T) {
 	if _, _, ok := s.rates(metrics.PipelineSnapshot{Name: "new"}, now); ok {
 		t.Error("a pipeline without a sample: got a rate")
 	}
+}
+
+func TestTheLastHourIsTheLastHour(t *testing.T) {
+	var h hour
+	if _, _, _, ok := h.stats(); ok {
+		t.Error("before the first second: got figures")
+	}
+	want := func(low, p95, high float64) {
+		t.Helper()
+		if l, p, m, ok := h.stats(); !ok || l != low || p != p95 || m != high {
+			t.Errorf("got %v %v %v, want %v %v %v", l, p, m, low, p95, high)
+		}
+	}
+	h.add(1000)
+	h.add(math.NaN())
+	want(1000, 1000, 1000)
+	for range 3599 { // the first slot has nine of these
+		h.add(2)
+	}
+	h.add(7)
+	want(2, 2, 7) // the 1000 was an hour ago
+	for range 3600 / 10 / 5 * 2 * 10 {
+		h.add(5)
+	}
+	want(2, 5, 7)
 }
 
 func TestStatusServerAnswersWhoeverConnects(t *testing.T) {

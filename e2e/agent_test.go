@@ -225,7 +225,7 @@ func (a *agent) died(place string, limit time.Duration) bool {
 }
 
 // audited wants the audits of this run to have corrected what they should,
-// which is mostly nothing.
+// which is mostly nothing, and the books of all pipelines to balance.
 func (a *agent) audited() {
 	a.t.Helper()
 	code, body := get("http://127.0.0.1:9610/metrics")
@@ -235,6 +235,11 @@ func (a *agent) audited() {
 	}
 	if got := total(body, "outrider_audit_corrections_total"); got != a.corrections {
 		a.t.Errorf("the audits made %v corrections, want %v", got, a.corrections)
+	}
+	for line := range strings.Lines(body) {
+		if strings.HasPrefix(line, "outrider_pipeline_balance{") && !strings.HasSuffix(line, "} 0\n") {
+			a.t.Errorf("a pipeline has lost count: %s", line)
+		}
 	}
 }
 

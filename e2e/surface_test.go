@@ -90,7 +90,7 @@ func TestWhatAUserSees(t *testing.T) {
 		`outrider_change_stage_seconds_count{sink="platform",stage="whole"} 60`,
 		`outrider_change_stage_seconds_count{sink="platform",stage="recorded_sent"} 60`,
 		`outrider_change_stage_seconds_count{sink="platform",stage="sent_acknowledged"} 60`,
-		`outrider_change_stage_seconds_count{sink="",stage="observed_recorded"} 60`,
+		`outrider_change_stage_seconds_count{stage="observed_recorded"} 60`,
 		`outrider_workqueue_adds_total{queue="watch"}`, `outrider_workqueue_depth{queue="sink/platform"} 0`,
 		`outrider_check_status{`, "go_goroutines ", "process_resident_memory_bytes ",
 	} {
@@ -145,19 +145,26 @@ func digest(t *testing.T) {
 	}
 }
 
-type verdict struct{ Name, Status, Message string }
+// A verdict is what the digest says of one check. Message is its output.
+type verdict struct {
+	Status  string
+	Message string `json:"output"`
+}
 
 // checks reads the digest, by the checks' names.
 func checks(t *testing.T) map[string]verdict {
 	t.Helper()
 	_, body := get("http://127.0.0.1:9610/healthz")
-	var d struct{ Checks []verdict }
+	var d struct{ Checks map[string][]verdict }
 	if err := json.Unmarshal([]byte(body), &d); err != nil {
 		t.Fatalf("/healthz: %v: %s", err, body)
 	}
 	out := map[string]verdict{}
-	for _, c := range d.Checks {
-		out[c.Name] = c
+	for name, c := range d.Checks {
+		if len(c) != 1 {
+			t.Fatalf("/healthz: check %s has %d verdicts, want 1: %s", name, len(c), body)
+		}
+		out[name] = c[0]
 	}
 	return out
 }

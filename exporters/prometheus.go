@@ -40,7 +40,7 @@ var (
 )
 
 // Descs returns the descriptors of the exporters' own metrics, sorted by name.
-func Descs() []metrics.Desc { return []metrics.Desc{errorsDesc, overBudgetDesc} }
+func Descs() []metrics.Desc { return []metrics.Desc{errorsDesc, lastSuccessDesc, overBudgetDesc} }
 
 // Prometheus returns a collector of everything in reg, to be registered with a
 // prometheus.Registry. It is unchecked: what reg gets later is collected too.
@@ -50,7 +50,7 @@ func Descs() []metrics.Desc { return []metrics.Desc{errorsDesc, overBudgetDesc} 
 // first ones in the order of their tags are kept and the rest is counted; a
 // budget of 0 is no limit.
 func Prometheus(reg *metrics.Registry) prometheus.Collector {
-	return newPrometheus(reg, slog.New(slog.DiscardHandler))
+	return newPrometheus(reg, prometheusName, nil)
 }
 
 // PrometheusHandler serves /metrics: everything in reg, the Go runtime, the
@@ -64,24 +64,56 @@ func PrometheusHandler(reg *metrics.Registry, extra ...prometheus.Collector) htt
 type PrometheusOptions struct {
 	Extra []prometheus.Collector
 	Log   *slog.Logger // where errors go, besides being counted; nil for nowhere
+
+	// Program is where the program that embeds the agent registers metrics of its
+	// own; nil for none.
+	Program *prometheus.Registry
+
+	// Tags are those of the process (service, env ...). They are shown once, as
+	// target_info, and not on each series.
+	// It is asked for each page; nil for none.
+	Tags func() map[string]string
 }
 
 // Handler is [PrometheusHandler] with these options.
 func (o PrometheusOptions) Handler(reg *metrics.Registry) http.Handler {
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
+	c := newPrometheus(reg, prometheusName, o.Log)
+	c.tags = o.Tags
+	registry := o.Program
+	if registry == nil { // the default one belongs to the host program
+		registry = prometheus.NewRegistry()
 	}
-	c := newPrometheus(reg, o.Log)
-	// A registry of its own: the default one belongs to the host program.
-	registry := prometheus.NewRegistry()
-	own := []prometheus.Collector{
-		c, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	// Without go_memstats: two of its names differ by _total alone, which OpenMetrics
+	// does not allow, and strict readers refuse the page. The kind runtime of
+	// collector has more.
+	for _, standard := range []prometheus.Collector{
+		collectors.NewGoCollector(collectors.WithGoCollectorMemStatsMetricsDisabled()), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	} {
+		var there prometheus.AlreadyRegisteredError // the program may have it already
+		if err := registry.Register(standard); err != nil && !errors.As(err, &there) {
+			c.failed(fmt.Errorf("register collector %T: %w", standard, err))
+		}
 	}
-	for _, more := range append(own, o.Extra...) {
+	for _, more := range append([]prometheus.Collector{c}, o.Extra...) {
 		if err := registry.Register(more); err != nil {
 			c.failed(fmt.Errorf("register collector %T: %w", more, err))
 		}
 	}
+	return handlerFor(registry, c)
+}
+
+// Neighbour serves what a neighbour shows, and nothing of ours but what went
+// wrong with it, under the exporter prometheus/name.
+func (o PrometheusOptions) Neighbour(name string, src Source) http.Handler {
+	c := newPrometheus(src, prometheusName+"/"+name, o.Log)
+	registry := prometheus.NewRegistry()
+	if err := registry.Register(c); err != nil {
+		c.failed(fmt.Errorf("register neighbour %s: %w", name, err))
+	}
+	return handlerFor(registry, c)
+}
+
+func handlerFor(registry *prometheus.Registry, c *promCollector) http.Handler {
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 		ErrorLog:            c,
 		ErrorHandling:       promhttp.ContinueOnError,
@@ -92,8 +124,10 @@ func (o PrometheusOptions) Handler(reg *metrics.Registry) http.Handler {
 
 // promCollector renders a registry in client_golang's terms.
 type promCollector struct {
-	reg *metrics.Registry
-	log *slog.Logger
+	src  Source
+	name string
+	tags func() map[string]string // of the process; nil: none
+	log  *slog.Logger
 
 	mu         sync.Mutex
 	errors     int64
@@ -101,8 +135,11 @@ type promCollector struct {
 	overBudget map[string]int64 // by metric
 }
 
-func newPrometheus(reg *metrics.Registry, log *slog.Logger) *promCollector {
-	return &promCollector{reg: reg, log: log, overBudget: map[string]int64{}}
+func newPrometheus(src Source, name string, log *slog.Logger) *promCollector {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &promCollector{src: src, name: name, log: log, overBudget: map[string]int64{}}
 }
 
 // Describe describes nothing, which makes the collector an unchecked one.
@@ -110,6 +147,9 @@ func (c *promCollector) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
 func (c *promCollector) Collect(ch chan<- prometheus.Metric) {
+	if c.tags != nil {
+		c.collectFamily(targetInfo(c.tags()), ch)
+	}
 	c.collectRegistry(ch)
 	for _, f := range c.own() {
 		c.collectFamily(f, ch)
@@ -124,7 +164,7 @@ func (c *promCollector) collectRegistry(ch chan<- prometheus.Metric) {
 			c.failed(fmt.Errorf("gather metrics: panic: %v", p))
 		}
 	}()
-	for _, f := range c.reg.Gather() {
+	for _, f := range c.src.Gather() {
 		c.collectFamily(f, ch)
 	}
 }
@@ -137,14 +177,15 @@ func (c *promCollector) collectFamily(f metrics.Family, ch chan<- prometheus.Met
 		c.overBudget[f.Desc.Name] += int64(excess)
 		c.mu.Unlock()
 	}
-	desc := prometheus.NewDesc(f.Desc.Name, f.Desc.Help, f.Desc.Tags, nil)
+	desc := newDescs(f.Desc)
 	for _, p := range points {
-		m, err := promMetric(desc, f.Desc.Type, p)
+		m, err := desc.metric(p)
 		if err != nil {
 			c.failed(fmt.Errorf("metric %s, tags %q: %w", f.Desc.Name, p.Tags, err))
-			continue
 		}
-		ch <- m
+		if m != nil {
+			ch <- m
+		}
 	}
 }
 
@@ -155,9 +196,9 @@ func (c *promCollector) own() []metrics.Family {
 	defer c.mu.Unlock()
 	over := metrics.Family{Desc: overBudgetDesc}
 	for _, name := range slices.Sorted(maps.Keys(c.overBudget)) {
-		over.Points = append(over.Points, metrics.Point{Tags: []string{prometheusName, name}, Value: float64(c.overBudget[name])})
+		over.Points = append(over.Points, metrics.Point{Tags: []string{c.name, name}, Value: float64(c.overBudget[name])})
 	}
-	failed := metrics.Point{Tags: []string{prometheusName}, Value: float64(c.errors)}
+	failed := metrics.Point{Tags: []string{c.name}, Value: float64(c.errors)}
 	return []metrics.Family{{Desc: errorsDesc, Points: []metrics.Point{failed}}, over}
 }
 
@@ -175,36 +216,6 @@ func (c *promCollector) failed(err error) {
 	c.lastError = err.Error()
 	c.mu.Unlock()
 	if !repeated {
-		c.log.Error("export failed", "exporter", prometheusName, "err", err)
+		c.log.Error("export failed", "exporter", c.name, "err", err)
 	}
-}
-
-func promMetric(desc *prometheus.Desc, t metrics.Type, p metrics.Point) (prometheus.Metric, error) {
-	switch t {
-	case metrics.CounterType:
-		return prometheus.NewConstMetric(desc, prometheus.CounterValue, p.Value, p.Tags...)
-	case metrics.GaugeType:
-		return prometheus.NewConstMetric(desc, prometheus.GaugeValue, p.Value, p.Tags...)
-	case metrics.HistogramType:
-		if p.Hist == nil {
-			return nil, errors.New("histogram without a snapshot")
-		}
-		return promHistogram(desc, p.Hist, p.Tags)
-	}
-	return nil, fmt.Errorf("type %q, want counter, gauge or histogram", t)
-}
-
-// promHistogram adds the counts up: ours are of one bucket each, Prometheus'
-// of all below a bound.
-func promHistogram(desc *prometheus.Desc, h *metrics.HistogramSnapshot, tags []string) (prometheus.Metric, error) {
-	if len(h.Counts) != len(h.Bounds)+1 {
-		return nil, fmt.Errorf("histogram with %d counts for %d bounds, want one more", len(h.Counts), len(h.Bounds))
-	}
-	buckets := make(map[float64]uint64, len(h.Bounds))
-	var below uint64
-	for i, bound := range h.Bounds {
-		below += h.Counts[i]
-		buckets[bound] = below
-	}
-	return prometheus.NewConstHistogram(desc, h.Count, h.Sum, buckets, tags...)
 }

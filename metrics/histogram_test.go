@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"encoding/json"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -11,91 +12,197 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestQuantileIsAtMost19PercentOff(t *testing.T) {
+// nearestRank is the quantile that all others are held to.
+func nearestRank(sorted []float64, q float64) float64 {
+	return sorted[max(1, int(math.Ceil(q*float64(len(sorted)))))-1]
+}
+
+func TestQuantilesAreWithinOnePercentOfNearestRank(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(1, 2))
-	shapes := []struct {
-		name string
-		draw func() time.Duration
-	}{
-		{"one value", func() time.Duration { return 42 * time.Millisecond }},
-		{"evenly spread", func() time.Duration { return time.Millisecond + rand.N(time.Second) }},
-		{"spread over all magnitudes", func() time.Duration { return time.Duration(100e3 * math.Pow(2, 20*rng.Float64())) }},
-		{"two humps", func() time.Duration { return []time.Duration{time.Millisecond, 10 * time.Second}[rng.IntN(2)] }},
-	}
-	for _, shape := range shapes {
+	for name, draw := range map[string]func() float64{
+		"log-normal":                func() float64 { return math.Exp(rng.NormFloat64()*2 - 5) },
+		"bimodal":                   func() float64 { return []float64{0.001, 10}[rng.IntN(2)] * (1 + rng.Float64()/10) },
+		"constant":                  func() float64 { return 0.042 },
+		"evenly spread":             func() float64 { return 1e-3 + rng.Float64() },
+		"over all magnitudes":       func() float64 { return math.Exp2(rng.Float64()*80 - 40) },
+		"negative":                  func() float64 { return -math.Exp(rng.NormFloat64()) },
+		"of both signs, and zeroes": func() float64 { return float64(rng.IntN(21)-10) * 1e6 },
+	} {
 		h := NewHistogram()
 		values := make([]float64, 10_001)
 		for i := range values {
-			d := shape.draw()
-			values[i] = d.Seconds()
-			h.Observe(d)
+			values[i] = draw()
+			h.Observe(values[i])
 		}
 		slices.Sort(values)
 		s := h.Snapshot()
-		for _, q := range []float64{0, 0.01, 0.25, 0.5, 0.9, 0.99, 0.999, 1} {
-			want := values[max(1, int(math.Ceil(q*float64(len(values)))))-1]
-			if got := s.Quantile(q); math.Abs(got-want)/want > 0.19 {
-				t.Errorf("%s: quantile %v = %vs, want %vs within 19 %%", shape.name, q, got, want)
+		for _, q := range []float64{0, 0.01, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999, 1} {
+			want := nearestRank(values, q)
+			if got := s.Quantile(q); math.Abs(got-want) > 0.01*math.Abs(want) {
+				t.Errorf("%s: quantile %v = %v, want %v within 1 %%", name, q, got, want)
 			}
 		}
 	}
 }
 
-func TestQuantileAtTheEdges(t *testing.T) {
+func TestABucketEndsAtItsBound(t *testing.T) {
 	t.Parallel()
-	observe := func(ds ...time.Duration) HistogramSnapshot {
-		h := NewHistogram()
-		for _, d := range ds {
-			h.Observe(d)
-		}
-		return h.Snapshot()
-	}
-	tests := []struct {
-		name string
-		s    HistogramSnapshot
-		q    float64
-		want float64
-	}{
-		{"an empty histogram has none", observe(), 0.5, math.NaN()},
-		{"below the first bound it is that bound", observe(0, time.Nanosecond), 0.5, 100e-6},
-		{"a negative duration counts as 0", observe(-time.Hour), 1, 100e-6},
-		{"above the last bound it is infinite", observe(time.Hour), 0.5, math.Inf(1)},
-		{"a value on a bound lies below it", observe(200 * time.Microsecond), 1, math.Sqrt(200e-6 * 100e-6 * math.Sqrt2)},
-		{"the lowest quantile is the first value", observe(time.Microsecond, time.Hour), 0, 100e-6},
-	}
-	for _, tt := range tests {
-		got := tt.s.Quantile(tt.q)
-		if diff := math.Abs(got - tt.want); got != tt.want && !(math.IsNaN(got) && math.IsNaN(tt.want)) && !(diff < 1e-12) {
-			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+	for index := int32(lowest * perOctave); index < (highest+1)*perOctave; index++ {
+		at := bound(index)
+		for _, tt := range []struct {
+			v    float64
+			want int32
+		}{{at, index}, {math.Nextafter(at, math.Inf(1)), index + 1}, {at * 0.999, index}} {
+			if octave, sub := bucketOf(tt.v); int32(octave*perOctave+sub) != tt.want {
+				t.Fatalf("%v is in bucket %d, want %d", tt.v, octave*perOctave+sub, tt.want)
+			}
 		}
 	}
 }
 
-func TestHistogramSnapshot(t *testing.T) {
+func TestValuesAtTheEdges(t *testing.T) {
 	t.Parallel()
-	h := NewHistogram()
-	for range 3 {
-		h.Observe(time.Millisecond)
-	}
-	h.Observe(time.Hour)
-	h.Observe(-time.Second)
-	s := h.Snapshot()
-	if len(s.Counts) != len(s.Bounds)+1 || !slices.IsSorted(s.Bounds) {
-		t.Errorf("%d counts for %d bounds, sorted %v", len(s.Counts), len(s.Bounds), slices.IsSorted(s.Bounds))
-	}
-	if s.Count != 5 || s.Sum != 3600.003 {
-		t.Errorf("count %d, sum %v; want 5, 3600.003", s.Count, s.Sum)
-	}
-	got := map[int]uint64{}
-	for i, n := range s.Counts {
-		if n > 0 {
-			got[i] = n
+	for _, tt := range []struct {
+		v    float64
+		want float64 // quantile
+		n    uint64
+	}{
+		{0, 0, 1},
+		{math.Copysign(0, -1), 0, 1},
+		{1e-300, 0, 1},
+		{5e-324, 0, 1},
+		{math.MaxFloat64, middle((highest+1)*perOctave - 1), 1},
+		{math.Inf(1), middle((highest+1)*perOctave - 1), 1},
+		{math.Inf(-1), -middle((highest+1)*perOctave - 1), 1},
+		{math.NaN(), math.NaN(), 0},
+	} {
+		h := NewHistogram()
+		h.Observe(tt.v)
+		s := h.Snapshot()
+		if got := s.Quantile(0.5); s.Count != tt.n || got != tt.want && !(math.IsNaN(got) && math.IsNaN(tt.want)) {
+			t.Errorf("%v: %d values, median %v, want %d and %v", tt.v, s.Count, got, tt.n, tt.want)
+		}
+		if n := h.Rejected(); n != 1-tt.n {
+			t.Errorf("%v: %d rejected, want %d", tt.v, n, 1-tt.n)
 		}
 	}
-	// 1 ms is under 100 us * 2^(7/2) = 1.13 ms.
-	if diff := cmp.Diff(map[int]uint64{0: 1, 7: 3, len(s.Bounds): 1}, got); diff != "" {
-		t.Errorf("counts by bucket (-want +got):\n%s", diff)
+}
+
+func TestTimer(t *testing.T) {
+	t.Parallel()
+	timer := NewTimer()
+	for range 3 {
+		timer.Observe(time.Millisecond)
+	}
+	timer.Observe(time.Hour)
+	timer.Observe(-time.Second)
+	s := timer.Snapshot()
+	if s.Count != 5 || s.Sum != 3600.003 || s.Zero != 1 {
+		t.Errorf("count %d, sum %v, zero %d; want 5, 3600.003 and 1", s.Count, s.Sum, s.Zero)
+	}
+	if got := s.Quantile(1); math.Abs(got-3600) > 36 {
+		t.Errorf("maximum %v, want 3600 within 1 %%", got)
+	}
+}
+
+func TestSub(t *testing.T) {
+	t.Parallel()
+	h := NewHistogram()
+	h.Observe(1)
+	h.Observe(-3)
+	before := h.Snapshot()
+	h.Observe(1)
+	h.Observe(100)
+	h.Observe(0)
+	s := h.Snapshot().Sub(before)
+	if s.Count != 3 || s.Sum != 101 || len(s.Buckets) != 2 || len(s.Negative) != 0 || s.Zero != 1 {
+		t.Errorf("got %+v, want 1, 100 and 0", s)
+	}
+	if s := before.Sub(h.Snapshot()); s.Count != before.Count {
+		t.Errorf("%d values since a later snapshot, want all %d: it has begun anew", s.Count, before.Count)
+	}
+	others := HistogramSnapshot{Bounds: []float64{1, 2}, Counts: []uint64{1, 5, 2}, Count: 8, Sum: 20}
+	s = others.Sub(HistogramSnapshot{Bounds: others.Bounds, Counts: []uint64{1, 2, 2}, Count: 5, Sum: 12})
+	if diff := cmp.Diff(HistogramSnapshot{Bounds: others.Bounds, Counts: []uint64{0, 3, 0}, Count: 3, Sum: 8}, s); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestQuantileByBounds(t *testing.T) {
+	t.Parallel()
+	s := HistogramSnapshot{Bounds: []float64{1, 4}, Counts: []uint64{2, 2, 1}, Count: 5}
+	for q, want := range map[float64]float64{0: 0.5, 0.4: 0.5, 0.8: 2, 1: math.Inf(1)} {
+		if got := s.Quantile(q); got != want {
+			t.Errorf("quantile %v = %v, want %v", q, got, want)
+		}
+	}
+}
+
+func TestAtMostIsExactWhereBucketsEnd(t *testing.T) {
+	t.Parallel()
+	h := NewHistogram()
+	values := []float64{-2, 0, 0.25, 0.3, 1, 1.4142, 1.5, 2, 3}
+	for _, v := range values {
+		h.Observe(v)
+	}
+	s := h.Snapshot()
+	for _, most := range []float64{-4, -1, 0, 0.25, 0.5, 1, math.Sqrt2, 2, 4} {
+		var want uint64
+		for _, v := range values {
+			if v <= most {
+				want++
+			}
+		}
+		if got := s.AtMost(most); got != want {
+			t.Errorf("%d values of at most %v, want %d", got, most, want)
+		}
+	}
+}
+
+func TestCoarse(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(1, 2))
+	h := NewHistogram()
+	for range 5000 {
+		h.Observe(math.Exp(rng.NormFloat64() * 3))
+	}
+	s := h.Snapshot()
+	for _, most := range []int{1000, 160, 20, 4} {
+		buckets, schema := Coarse(s.Buckets, 5, most)
+		var n, below uint64
+		for _, b := range buckets {
+			n += b.Count
+			if upper := math.Exp2(float64(b.Index) * math.Exp2(-float64(schema))); upper <= 4 {
+				below += b.Count
+			}
+		}
+		if len(buckets) > most || n != s.Count {
+			t.Errorf("%d buckets with %d values, want %d at most with %d", len(buckets), n, most, s.Count)
+		}
+		if schema >= -1 && below != s.AtMost(4) {
+			t.Errorf("schema %d: %d values of at most 4, want %d", schema, below, s.AtMost(4))
+		}
+	}
+}
+
+func TestASnapshotPassesThroughJSON(t *testing.T) {
+	t.Parallel()
+	h := NewHistogram()
+	for _, v := range []float64{-1, 0, 2, 2, 1e9} {
+		h.Observe(v)
+	}
+	want := h.Snapshot()
+	text, err := json.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got HistogramSnapshot
+	if err := json.Unmarshal(text, &got); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -105,8 +212,8 @@ func TestHistogramCountsFromManyGoroutines(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
-			for range 1000 {
-				h.Observe(time.Millisecond)
+			for i := range 1000 {
+				h.Observe(float64(i%3-1) * 2)
 			}
 		})
 	}
@@ -114,36 +221,7 @@ func TestHistogramCountsFromManyGoroutines(t *testing.T) {
 		h.Snapshot()
 	}
 	wg.Wait()
-	if s := h.Snapshot(); s.Count != 4000 || s.Sum != 4 {
-		t.Errorf("count %d, sum %v; want 4000, 4", s.Count, s.Sum)
-	}
-}
-
-func TestObserveAndCountingDoNotAllocate(t *testing.T) {
-	h := NewHistogram()
-	p, err := NewRegistry().Pipeline(PipelineOptions{Name: "p", Unit: "items"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.Drop("full", 1)
-	p.Retry("busy", 1)
-	for name, f := range map[string]func(){
-		"Observe": func() { h.Observe(3 * time.Millisecond) },
-		"In":      func() { p.In(1) },
-		"Out":     func() { p.Out(1) },
-		"Drop":    func() { p.Drop("full", 1) },
-		"Retry":   func() { p.Retry("busy", 1) },
-	} {
-		if n := testing.AllocsPerRun(100, f); n != 0 {
-			t.Errorf("%s: %v allocations, want 0", name, n)
-		}
-	}
-}
-
-func BenchmarkObserve(b *testing.B) {
-	h := NewHistogram()
-	b.ReportAllocs()
-	for b.Loop() {
-		h.Observe(3 * time.Millisecond)
+	if s := h.Snapshot(); s.Count != 4000 || s.Sum != -8 {
+		t.Errorf("count %d, sum %v; want 4000, -8", s.Count, s.Sum)
 	}
 }

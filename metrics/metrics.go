@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Type is what a metric's values mean.
@@ -31,14 +32,25 @@ type Desc struct {
 	Help    string   // one sentence
 	Unit    string   // seconds, bytes, items, ratio ...
 	Tags    []string // names of the tags, in the order of the values of a Point
-	Budget  int      // series this metric may have at most
+	Budget  int      // series this metric may have at most, those folded included (see [Vec]); 0: no bound
+
+	// SentUnit is the unit in which somebody sent the values, where we count them
+	// in another: milliseconds, which are seconds here. Empty: it is Unit.
+	SentUnit string
+
+	// TTL is after how long a series that does not change is shown no longer;
+	// 0: it stays. What a function yields stays for as long as it is yielded.
+	TTL time.Duration
 }
 
-// A Point is one series' value now. Tags are the values of Desc.Tags, in order.
+// A Point is one series' value now. Tags are the values of Desc.Tags, in order;
+// an empty one means that the series does not have that tag.
 type Point struct {
 	Tags  []string
 	Value float64
 	Hist  *HistogramSnapshot // set for histograms, then Value is unused
+
+	Exemplar *Exemplar // of a counter; nil: none
 }
 
 // A Family is a descriptor with its points, sorted by tags.
@@ -52,7 +64,18 @@ type Family struct {
 type Registry struct {
 	mu        sync.Mutex
 	families  map[string]*family
+	others    []others
 	pipelines map[string]*Pipeline
+	mapped    []mapped
+	depths    map[pipelineID]*depth
+	refused   map[string]uint64 // exemplars, by metric
+}
+
+// others yields whole families, whose names and tags are known when they are
+// read.
+type others struct {
+	families func() []Family
+	group    *Group
 }
 
 type family struct {
@@ -63,12 +86,13 @@ type family struct {
 // A source yields the points of one owner. It is called for every Gather.
 type source struct {
 	points func(yield func(Point))
-	group  *Group // nil: it stays
+	tick   func(now time.Time) // nil: nothing of it goes with time
+	group  *Group
 }
 
 // NewRegistry returns an empty registry that already describes pipelines.
 func NewRegistry() *Registry {
-	return &Registry{families: map[string]*family{}, pipelines: map[string]*Pipeline{}}
+	return &Registry{families: map[string]*family{}, pipelines: map[string]*Pipeline{}, depths: map[pipelineID]*depth{}}
 }
 
 // Func registers a function that yields the points of d each time they are
@@ -78,7 +102,7 @@ func NewRegistry() *Registry {
 // A name registered twice with different descriptions is an error, and so is
 // one of those that describe pipelines.
 func (r *Registry) Func(d Desc, points func(yield func(Point))) error {
-	return r.add(d, source{points: points})
+	return r.Group().Func(d, points)
 }
 
 func (r *Registry) add(d Desc, s source) error {
@@ -101,11 +125,27 @@ func (r *Registry) add(d Desc, s source) error {
 // Gather reads every metric once. The result is sorted by name, then by tags.
 func (r *Registry) Gather() []Family {
 	r.mu.Lock()
+	more := slices.Clone(r.others)
+	r.mu.Unlock()
+	out := r.Instruments()
+	if len(more) == 0 {
+		return out
+	}
+	sets := [][]Family{out}
+	for _, o := range more {
+		sets = append(sets, o.families())
+	}
+	return Merge(sets...)
+}
+
+// Instruments is [Registry.Gather] without what [Group.Families] yields, which
+// others read at a pace of their own.
+func (r *Registry) Instruments() []Family {
+	r.mu.Lock()
 	fams := make([]*family, 0, len(r.families))
 	for _, f := range r.families {
 		fams = append(fams, &family{desc: f.desc, sources: slices.Clone(f.sources)})
 	}
-	pipes := r.sortedPipelines()
 	r.mu.Unlock()
 
 	out := make([]Family, 0, len(fams)+len(pipelineDescs))
@@ -116,11 +156,34 @@ func (r *Registry) Gather() []Family {
 		}
 		out = append(out, sortedFamily(f.desc, points))
 	}
-	if len(pipes) > 0 {
-		out = append(out, pipelineFamilies(pipes)...)
+	if pipes := r.Pipelines(); len(pipes) > 0 {
+		out = append(out, r.pipelineFamilies(pipes)...)
 	}
+	out = append(out, r.refusedExemplars()...)
 	slices.SortFunc(out, func(a, b Family) int { return strings.Compare(a.Desc.Name, b.Desc.Name) })
 	return out
+}
+
+// Tick brings what goes with time up to now: the rates of meters, series that
+// are idle, how much waits in each pipeline. The program calls it once a second.
+// It returns the pipelines as they are.
+func (r *Registry) Tick(now time.Time) []PipelineSnapshot {
+	r.mu.Lock()
+	var ticks []func(time.Time)
+	for _, f := range r.families {
+		for _, s := range f.sources {
+			if s.tick != nil {
+				ticks = append(ticks, s.tick)
+			}
+		}
+	}
+	r.mu.Unlock()
+	for _, tick := range ticks {
+		tick(now)
+	}
+	pipes := r.Pipelines()
+	r.sampleDepths(pipes)
+	return pipes
 }
 
 // Descs returns the descriptors of everything registered, pipelines
@@ -128,7 +191,7 @@ func (r *Registry) Gather() []Family {
 func (r *Registry) Descs() []Desc {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out := slices.Clone(pipelineDescs)
+	out := slices.Concat(pipelineDescs, depthDescs, []Desc{refusedDesc})
 	for _, f := range r.families {
 		out = append(out, f.desc)
 	}
@@ -145,8 +208,10 @@ func (d Desc) check() error {
 	switch {
 	case d.Name == "" || d.Help == "":
 		return fmt.Errorf("metric %q: name and help must not be empty", d.Name)
-	case slices.ContainsFunc(pipelineDescs, func(p Desc) bool { return p.Name == d.Name }):
+	case slices.ContainsFunc(slices.Concat(pipelineDescs, depthDescs), func(p Desc) bool { return p.Name == d.Name }):
 		return fmt.Errorf("metric %s: the name belongs to the pipelines", d.Name)
+	case d.Name == refusedDesc.Name:
+		return fmt.Errorf("metric %s: the name belongs to the exemplars", d.Name)
 	case d.Type != CounterType && d.Type != GaugeType && d.Type != HistogramType:
 		return fmt.Errorf("metric %s: type %q, want counter, gauge or histogram", d.Name, d.Type)
 	}
@@ -155,5 +220,5 @@ func (d Desc) check() error {
 
 func (d Desc) equal(o Desc) bool {
 	return d.Datadog == o.Datadog && d.Type == o.Type && d.Help == o.Help &&
-		d.Unit == o.Unit && d.Budget == o.Budget && slices.Equal(d.Tags, o.Tags)
+		d.Unit == o.Unit && d.SentUnit == o.SentUnit && d.Budget == o.Budget && d.TTL == o.TTL && slices.Equal(d.Tags, o.Tags)
 }

@@ -110,10 +110,13 @@ func TestDescsIsTheCatalogue(t *testing.T) {
 		}
 	}
 	descs := reg.Descs()
-	if len(descs) != 2+len(pipelineDescs) || descs[0].Name != "a" || descs[len(descs)-1].Name != "z" {
-		t.Errorf("%d descriptors, want a, those of pipelines, and z", len(descs))
+	if len(descs) != 3+len(pipelineDescs)+len(depthDescs) || descs[0].Name != "a" || descs[len(descs)-1].Name != "z" {
+		t.Errorf("%d descriptors, want a, those of pipelines and exemplars, and z", len(descs))
 	}
 	for _, d := range descs[1 : len(descs)-1] {
+		if d.Name == refusedDesc.Name {
+			continue
+		}
 		if !strings.HasPrefix(d.Name, "outrider_pipeline_") || !strings.HasPrefix(d.Datadog, "outrider.pipeline.") ||
 			strings.HasSuffix(d.Datadog, "_total") || strings.HasSuffix(d.Datadog, "_seconds") || d.Budget <= 0 || d.Unit == "" {
 			t.Errorf("descriptor of a pipeline: %+v", d)

@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -55,18 +56,41 @@ type Queue struct {
 // PipelineSnapshot is every term of a pipeline at one moment.
 type PipelineSnapshot struct {
 	Name, Target, Unit string
+	Service            string // whose it is: a neighbour's name; empty: this process's
 	Carried, In, Out   int64
 	Queued             int64
 	Oldest             time.Time        // zero when nothing waits
 	Retries            map[string]int64 // by cause
 	Dropped            map[string]int64 // by reason
-	Known              bool             // false: Queued and the balance are not known
+	Unknown            Terms            // those of which nobody knows the figures
+
+	// Tolerance is how far the balance may be off without anything being wrong: a
+	// neighbour's terms are not read at one moment. 0 for this process's own.
+	Tolerance int64
 }
+
+// Terms is a set of a pipeline's terms.
+type Terms uint8
+
+// The terms of a pipeline. CarriedTerm and RetriesTerm are known of all but a
+// neighbour's.
+const (
+	CarriedTerm Terms = 1 << iota
+	InTerm
+	OutTerm
+	QueuedTerm
+	RetriesTerm
+	DroppedTerm
+	OldestTerm
+)
+
+// Has reports whether the terms are all known.
+func (s PipelineSnapshot) Has(t Terms) bool { return s.Unknown&t == 0 }
 
 // Balance is Carried + In - Out - Queued - Dropped: 0 when the books balance.
 // ok is false when a term is not known.
 func (s PipelineSnapshot) Balance() (balance int64, ok bool) {
-	return s.Carried + s.In - s.Out - s.Queued - s.TotalDropped(), s.Known
+	return s.Carried + s.In - s.Out - s.Queued - s.TotalDropped(), s.Has(CarriedTerm | InTerm | OutTerm | QueuedTerm | DroppedTerm)
 }
 
 // TotalDropped is the sum of the drops for all reasons.
@@ -102,16 +126,40 @@ func (r *Registry) addPipeline(o PipelineOptions, g *Group) (*Pipeline, error) {
 	return p, nil
 }
 
-// Pipelines returns a snapshot of every pipeline, sorted by name and target.
+// A mapped source yields pipelines whose terms somebody else counts.
+type mapped struct {
+	snapshots func() []PipelineSnapshot
+	group     *Group
+}
+
+// Pipelines returns a snapshot of every pipeline, sorted by service, name and
+// target.
 func (r *Registry) Pipelines() []PipelineSnapshot {
 	r.mu.Lock()
 	pipes := r.sortedPipelines()
+	more := slices.Clone(r.mapped)
 	r.mu.Unlock()
 	out := make([]PipelineSnapshot, len(pipes))
 	for i, p := range pipes {
 		out[i] = p.Snapshot()
 	}
-	return out
+	if len(more) == 0 {
+		return out
+	}
+	for _, m := range more {
+		out = append(out, m.snapshots()...)
+	}
+	slices.SortStableFunc(out, func(a, b PipelineSnapshot) int { return a.id().compare(b.id()) })
+	return slices.CompactFunc(out, func(a, b PipelineSnapshot) bool { return a.id() == b.id() })
+}
+
+// A pipelineID says which pipeline it is.
+type pipelineID struct{ service, name, target string }
+
+func (s PipelineSnapshot) id() pipelineID { return pipelineID{s.Service, s.Name, s.Target} }
+
+func (a pipelineID) compare(b pipelineID) int {
+	return cmp.Or(cmp.Compare(a.service, b.service), cmp.Compare(a.name, b.name), cmp.Compare(a.target, b.target))
 }
 
 // Carry counts n items found waiting at the start.
@@ -137,15 +185,18 @@ func (p *Pipeline) Snapshot() PipelineSnapshot {
 		defer p.opts.Lock.Unlock()
 	}
 	var q Queue
+	var unknown Terms
 	if p.opts.Queue != nil {
 		q = p.opts.Queue()
+	} else {
+		unknown = QueuedTerm | OldestTerm
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return PipelineSnapshot{
 		Name: p.opts.Name, Target: p.opts.Target, Unit: p.opts.Unit,
 		Carried: p.carried, In: p.in, Out: p.out,
-		Queued: q.Len, Oldest: q.Oldest, Known: p.opts.Queue != nil,
+		Queued: q.Len, Oldest: q.Oldest, Unknown: unknown,
 		Retries: maps.Clone(p.retries), Dropped: maps.Clone(p.drops),
 	}
 }
@@ -173,7 +224,7 @@ func (r *Registry) sortedPipelines() []*Pipeline {
 }
 
 // pipelineTags are the tags of every term of a pipeline. Read-only.
-var pipelineTags = []string{"pipeline", "target", "unit"}
+var pipelineTags = []string{"pipeline", "target", "unit", "service"}
 
 // pipelineDescs describe the terms of every pipeline. Read-only.
 var pipelineDescs = []Desc{
@@ -184,6 +235,7 @@ var pipelineDescs = []Desc{
 	pipelineDesc("retries_total", CounterType, "items", "Items tried again, by cause.", "cause"),
 	pipelineDesc("drops_total", CounterType, "items", "Items given up, by reason.", "reason"),
 	pipelineDesc("balance", GaugeType, "items", "Carried + in - out - queued - drops. Not 0 for two minutes means that the pipeline lost count."),
+	pipelineDesc("balance_tolerance", GaugeType, "items", "How far a neighbour's balance may be off because its terms are not read at one moment: what moved between the last two reads."),
 	pipelineDesc("oldest_age_seconds", GaugeType, "seconds", "How long the oldest waiting item has waited; 0 when none waits."),
 }
 
@@ -195,36 +247,41 @@ func pipelineDesc(name string, t Type, unit, help string, more ...string) Desc {
 	}
 }
 
-func pipelineFamilies(pipes []*Pipeline) []Family {
+// pipelineFamilies shows what is known of each term. A pipeline without a cause
+// or reason shows none.
+func (r *Registry) pipelineFamilies(pipes []PipelineSnapshot) []Family {
 	now := time.Now()
 	points := make([][]Point, len(pipelineDescs))
-	for _, p := range pipes {
-		s := p.Snapshot()
-		tags := []string{s.Name, s.Target, s.Unit}
-		put := func(i int, v float64, more ...string) {
-			points[i] = append(points[i], Point{Tags: append(slices.Clone(tags), more...), Value: v})
+	for _, s := range pipes {
+		tags := s.tags()
+		put := func(i int, known bool, v float64, more ...string) {
+			if known {
+				points[i] = append(points[i], Point{Tags: append(slices.Clone(tags), more...), Value: v})
+			}
 		}
-		put(0, float64(s.Carried))
-		put(1, float64(s.In))
-		put(2, float64(s.Out))
-		if balance, ok := s.Balance(); ok {
-			put(3, float64(s.Queued))
-			put(6, float64(balance))
-			put(7, s.OldestAge(now).Seconds())
-		}
+		put(0, s.Has(CarriedTerm), float64(s.Carried))
+		put(1, s.Has(InTerm), float64(s.In))
+		put(2, s.Has(OutTerm), float64(s.Out))
+		put(3, s.Has(QueuedTerm), float64(s.Queued))
 		for cause, n := range s.Retries {
-			put(4, float64(n), cause)
+			put(4, s.Has(RetriesTerm), float64(n), cause)
 		}
 		for reason, n := range s.Dropped {
-			put(5, float64(n), reason)
+			put(5, s.Has(DroppedTerm), float64(n), reason)
 		}
+		balance, known := s.Balance()
+		put(6, known, float64(balance))
+		put(7, known && s.Service != "", float64(s.Tolerance))
+		put(8, s.Has(OldestTerm), s.OldestAge(now).Seconds())
 	}
 	out := make([]Family, len(pipelineDescs))
 	for i, d := range pipelineDescs {
 		out[i] = sortedFamily(d, points[i])
 	}
-	return out
+	return append(out, r.depthFamilies(pipes)...)
 }
+
+func (s PipelineSnapshot) tags() []string { return []string{s.Name, s.Target, s.Unit, s.Service} }
 
 func sum(m map[string]int64) (n int64) {
 	for _, v := range m {

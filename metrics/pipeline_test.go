@@ -133,6 +133,7 @@ func TestSnapshotIsACopy(t *testing.T) {
 	want := PipelineSnapshot{
 		Name: "p", Target: "t", Unit: "lines",
 		Dropped: map[string]int64{"full": 1}, Retries: map[string]int64{"busy": 2},
+		Unknown: QueuedTerm | OldestTerm,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("snapshot (-want +got):\n%s", diff)
@@ -212,18 +213,18 @@ func TestPipelineFamilies(t *testing.T) {
 		}
 		time.Sleep(1500 * time.Millisecond)
 		want := []string{
-			"outrider_pipeline_balance[shop  items] 1",
-			"outrider_pipeline_carried_total[blind x lines] 0",
-			"outrider_pipeline_carried_total[shop  items] 1",
-			"outrider_pipeline_drops_total[shop  items bad] 1",
-			"outrider_pipeline_drops_total[shop  items full] 2",
-			"outrider_pipeline_in_total[blind x lines] 0",
-			"outrider_pipeline_in_total[shop  items] 9",
-			"outrider_pipeline_oldest_age_seconds[shop  items] 1.5",
-			"outrider_pipeline_out_total[blind x lines] 0",
-			"outrider_pipeline_out_total[shop  items] 4",
-			"outrider_pipeline_queued[shop  items] 2",
-			"outrider_pipeline_retries_total[shop  items busy] 7",
+			"outrider_pipeline_balance[shop  items ] 1",
+			"outrider_pipeline_carried_total[blind x lines ] 0",
+			"outrider_pipeline_carried_total[shop  items ] 1",
+			"outrider_pipeline_drops_total[shop  items  bad] 1",
+			"outrider_pipeline_drops_total[shop  items  full] 2",
+			"outrider_pipeline_in_total[blind x lines ] 0",
+			"outrider_pipeline_in_total[shop  items ] 9",
+			"outrider_pipeline_oldest_age_seconds[shop  items ] 1.5",
+			"outrider_pipeline_out_total[blind x lines ] 0",
+			"outrider_pipeline_out_total[shop  items ] 4",
+			"outrider_pipeline_queued[shop  items ] 2",
+			"outrider_pipeline_retries_total[shop  items  busy] 7",
 		}
 		if diff := cmp.Diff(want, lines(reg.Gather())); diff != "" {
 			t.Errorf("series (-want +got):\n%s", diff)

@@ -75,6 +75,7 @@ type Cursor struct {
 	AsideTop int64  // the highest place among what is put aside, and was before
 	Marked   Mark   // the last one that was acknowledged
 	Skipped  int64  // numbers left out since, up to Acked
+	Waiting  int64  // numbers put aside since, up to Acked
 	Letters  int64  // dead letters
 	// Detached says why nothing is delivered any more, and nothing kept; empty:
 	// it is. DetachedAt says since when.
@@ -137,11 +138,12 @@ type Progress struct {
 	Skipped  int64 // as in Cursor
 	Marked   *Mark // nil: as before
 
-	PutAside []Offered // refused for now; in their order
-	Settled  []int64   // places of what was put aside and is so no more
-	Told     []Told    // in place of what was kept of the same UIDs
-	Letters  []DeadLetter
-	Detach   string // nothing is to be delivered any more; empty: as before
+	PutAside  []Offered // refused for now; in their order
+	Settled   []int64   // places of what was put aside and is so no more
+	Compacted []int64   // places of changes put aside that are to be told as left out, by [SkipCompacted]
+	Told      []Told    // in place of what was kept of the same UIDs
+	Letters   []DeadLetter
+	Detach    string // nothing is to be delivered any more; empty: as before
 
 	Saved func() // called once it is durable; must not block; nil: nobody waits
 }

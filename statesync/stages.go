@@ -15,7 +15,7 @@ import "github.com/outrider-agent/outrider/metrics"
 func StageDesc() metrics.Desc {
 	return metrics.Desc{
 		Name: "outrider_change_stage_seconds", Datadog: "outrider.change.stage", Type: metrics.HistogramType,
-		Help: "How long a change stays in each stage of its life, from observed to acknowledged.",
+		Help: "How long a change stays in each stage of its life, from observed to acknowledged. In OpenMetrics, exemplars name changes that took 100 ms and longer.",
 		Unit: "seconds", Tags: []string{"stage", "sink"}, Budget: 500,
 	}
 }

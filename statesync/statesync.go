@@ -94,6 +94,13 @@ type Row struct {
 	Removed         uint64    // resourceVersion at which it was gone; 0: not known
 }
 
+// A Living is where one life of a workload stands.
+type Living struct {
+	Ref
+	State State
+	Since time.Time // Occurred of the change that led to State; zero: not known
+}
+
 // ChangeID returns the ID of a change: the same for a repeat of it, whoever
 // computes it. resource and resourceVersion are those of the event that
 // caused it; owner is the owner's last emitted resourceVersion when that

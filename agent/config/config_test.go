@@ -209,6 +209,15 @@ func TestLoadAMissingFileWrapsItsCause(t *testing.T) {
 	}
 }
 
+func TestASecretInPlaceOfItsFileIsNotShown(t *testing.T) {
+	var s fakeSections
+	_, err := Parse("f.yaml", []byte("statesync: {sinks: [{name: a, webhook: {url: \"http://h\", secret_file: whsec_VDBQU0VDUkVU}}]}"), ".", s.options(nil))
+	want := "f.yaml:1: statesync.sinks[0].webhook.secret_file: got <redacted>: no such file, want a readable file"
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
 func TestASecretThatEveryoneMayReadIsAWarning(t *testing.T) {
 	dir := t.TempDir()
 	path := write(t, dir, "hook.key", "s3cret\r\n", 0o600)

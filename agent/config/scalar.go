@@ -57,7 +57,11 @@ func (d *decoder) secret(raw, text string, v reflect.Value, k key) {
 	}
 	s, worldReadable, err := readSecret(Path(text).in(d.dir))
 	if err != nil {
-		d.fail(k, show(raw)+": "+reason(err), "a readable file")
+		shown := show(raw)
+		if strings.HasPrefix(raw, "whsec_") { // the secret itself, by mistake
+			shown = Redacted
+		}
+		d.fail(k, shown+": "+reason(err), "a readable file")
 		return
 	}
 	if worldReadable {

@@ -10,10 +10,14 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/exporter-toolkit/web"
@@ -33,21 +37,29 @@ type AuthOptions struct {
 }
 
 // Auth knows the identities that may read and act. Certificates are read again
-// for each connection; users and tokens are as they were when it was loaded.
+// for each connection; users and tokens are as they were when it was loaded, or
+// when others were taken last.
 type Auth struct {
 	allow   map[string]bool
 	headers map[string]string
 	tls     *tls.Config
 	http2   bool
-	certs   bool // verified client certificates are identities
-	users   *users
-	tokens  [][sha256.Size]byte
-	limit   *bucket // of requests in the read ring, from rate_limit; nil means none
+	certs   bool       // verified client certificates are identities
+	limit   *bucket    // of requests in the read ring, from rate_limit; nil means none
+	web     web.Config // without the users
+	who     atomic.Pointer[identities]
+}
+
+// identities are those that may read and act, beside client certificates.
+type identities struct {
+	users  *users // nil: there are none
+	tokens [][sha256.Size]byte
 }
 
 // LoadAuth reads the files.
 func LoadAuth(o AuthOptions) (*Auth, error) {
-	a := &Auth{allow: map[string]bool{}}
+	a, who := &Auth{allow: map[string]bool{}, web: defaultWeb()}, &identities{}
+	a.who.Store(who)
 	now := o.Now
 	if now == nil {
 		now = time.Now
@@ -59,7 +71,7 @@ func LoadAuth(o AuthOptions) (*Auth, error) {
 		a.allow[name] = true
 	}
 	if o.WebConfig != "" {
-		if err := a.loadWeb(o.WebConfig, now); err != nil {
+		if err := a.loadWeb(o.WebConfig, who, now); err != nil {
 			return nil, fmt.Errorf("web configuration %s: %w", o.WebConfig, err)
 		}
 	}
@@ -68,16 +80,22 @@ func LoadAuth(o AuthOptions) (*Auth, error) {
 		if err != nil {
 			return nil, fmt.Errorf("bearer tokens: %w", err)
 		}
-		if a.tokens, err = parseTokens(data); err != nil {
+		if who.tokens, err = parseTokens(data); err != nil {
 			return nil, fmt.Errorf("bearer tokens %s: %w", o.BearerTokens, err)
 		}
 	}
 	return a, nil
 }
 
+func defaultWeb() web.Config {
+	c := web.Config{TLSConfig: web.TLSConfig{MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS13}}
+	c.HTTPConfig.HTTP2 = true
+	return c
+}
+
 // loadWeb reads a Prometheus web configuration. The toolkit validates it; its
 // own server is not used, because it would close the probe ring too.
-func (a *Auth) loadWeb(path string, now func() time.Time) error {
+func (a *Auth) loadWeb(path string, who *identities, now func() time.Time) error {
 	if err := web.Validate(path); err != nil {
 		return err
 	}
@@ -85,8 +103,7 @@ func (a *Auth) loadWeb(path string, now func() time.Time) error {
 	if err != nil {
 		return err
 	}
-	c := web.Config{TLSConfig: web.TLSConfig{MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS13}}
-	c.HTTPConfig.HTTP2 = true
+	c := defaultWeb()
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	dec.KnownFields(true)
 	if err := dec.Decode(&c); err != nil {
@@ -97,19 +114,44 @@ func (a *Auth) loadWeb(path string, now func() time.Time) error {
 		hashes[user] = string(hash)
 	}
 	if len(hashes) > 0 {
-		if a.users, err = newUsers(hashes, now); err != nil {
+		if who.users, err = newUsers(hashes, now); err != nil {
 			return err
 		}
 	}
+	c.Users = nil
 	if r := c.RateLimiterConfig; r.Interval > 0 {
 		a.limit = newBucket(r.Interval, max(r.Burst, 1), now)
 	}
 	a.headers, a.http2 = c.HTTPConfig.Header, c.HTTPConfig.HTTP2
-	if !c.TLSConfig.IsEnabled() {
+	if c.TLSConfig.IsEnabled() {
+		c.TLSConfig.SetDirectory(filepath.Dir(path))
+		err = a.useTLS(&c.TLSConfig)
+	}
+	a.web = c
+	return err
+}
+
+// Take has the users and tokens of next count from now on, and reports whether
+// they are others. restart: next differs in what else its web configuration
+// says, which an open listener does not take.
+func (a *Auth) Take(next *Auth) (others, restart bool) {
+	was, now := a.who.Load(), next.who.Load()
+	if others = !was.same(now); others {
+		a.who.Store(now)
+	}
+	return others, !reflect.DeepEqual(a.web, next.web) || !a.authorities().Equal(next.authorities())
+}
+
+// authorities are those that sign client certificates.
+func (a *Auth) authorities() *x509.CertPool {
+	if a.tls == nil {
 		return nil
 	}
-	c.TLSConfig.SetDirectory(filepath.Dir(path))
-	return a.useTLS(&c.TLSConfig)
+	return a.tls.ClientCAs
+}
+
+func (i *identities) same(o *identities) bool {
+	return slices.Equal(i.tokens, o.tokens) && maps.Equal(i.users.known(), o.users.known())
 }
 
 func (a *Auth) useTLS(c *web.TLSConfig) error {
@@ -142,7 +184,11 @@ func (a *Auth) useTLS(c *web.TLSConfig) error {
 // Knows reports whether anybody can identify themselves at all. The nil Auth
 // knows nobody.
 func (a *Auth) Knows() bool {
-	return a != nil && (a.users != nil || len(a.tokens) > 0 || a.certs)
+	if a == nil {
+		return false
+	}
+	who := a.who.Load()
+	return who.users != nil || len(who.tokens) > 0 || a.certs
 }
 
 // An access is what the credentials of a request are worth.
@@ -163,18 +209,19 @@ func (a *Auth) identify(r *http.Request) access {
 	if a.certs && r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
 		return granted
 	}
+	who := a.who.Load()
 	if user, password, ok := r.BasicAuth(); ok {
-		if a.users == nil {
+		if who.users == nil {
 			return refused
 		}
-		return a.users.check(user, password)
+		return who.users.check(user, password)
 	}
 	header := r.Header.Get("Authorization")
 	if header == "" {
 		return anonymous
 	}
 	scheme, token, _ := strings.Cut(header, " ")
-	if strings.EqualFold(scheme, "Bearer") && a.knowsToken(strings.TrimSpace(token)) {
+	if strings.EqualFold(scheme, "Bearer") && who.knowsToken(strings.TrimSpace(token)) {
 		return granted
 	}
 	return refused
@@ -182,11 +229,11 @@ func (a *Auth) identify(r *http.Request) access {
 
 // knowsToken compares with every token, so that the time it takes tells
 // nothing about which one was near.
-func (a *Auth) knowsToken(token string) bool {
+func (i *identities) knowsToken(token string) bool {
 	sum := sha256.Sum256([]byte(token))
 	found := 0
-	for i := range a.tokens {
-		found |= subtle.ConstantTimeCompare(sum[:], a.tokens[i][:])
+	for k := range i.tokens {
+		found |= subtle.ConstantTimeCompare(sum[:], i.tokens[k][:])
 	}
 	return found == 1
 }

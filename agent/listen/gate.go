@@ -146,10 +146,11 @@ func (g *Gate) refuse(w http.ResponseWriter, a access) {
 		// Not 401: there is nothing to log in with.
 		http.Error(w, "forbidden: this listener is not on loopback and has no authentication configured", http.StatusForbidden)
 	default:
-		if g.Auth.users != nil {
+		who := g.Auth.who.Load()
+		if who.users != nil {
 			w.Header().Add("WWW-Authenticate", `Basic realm="outrider", charset="UTF-8"`)
 		}
-		if len(g.Auth.tokens) > 0 {
+		if len(who.tokens) > 0 {
 			w.Header().Add("WWW-Authenticate", `Bearer realm="outrider"`)
 		}
 		http.Error(w, "unauthorized", http.StatusUnauthorized)

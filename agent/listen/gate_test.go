@@ -234,6 +234,74 @@ func TestTheWebConfigurationsRateLimit(t *testing.T) {
 	}
 }
 
+// TestWhoIsTakenOutIsRefused: users and tokens that are gone from their files are
+// refused as soon as those are read again, and what else has changed is named.
+func TestWhoIsTakenOutIsRefused(t *testing.T) {
+	token := func(s string) string { sum := sha256.Sum256([]byte(s)); return hex.EncodeToString(sum[:]) + "\n" }
+	ann := "{ann: " + hash(t, "pw") + "}"
+	bob := "{bob: " + hash(t, "pw") + "}"
+	load := func(web, tokens string) *Auth {
+		t.Helper()
+		o := AuthOptions{}
+		if web != "" {
+			o.WebConfig = write(t, "web.yml", web)
+		}
+		if tokens != "" {
+			o.BearerTokens = write(t, "tokens", tokens)
+		}
+		a, err := LoadAuth(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	a := load("basic_auth_users: "+ann+"\n", token("old"))
+	g := &Gate{Auth: a}
+	ask := func(login func(r *http.Request)) int {
+		r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+		login(r)
+		w := httptest.NewRecorder()
+		rings(g).ServeHTTP(w, r.WithContext(On(r.Context(), tcp("0.0.0.0:1"))))
+		return w.Code
+	}
+	logins := []func(r *http.Request){
+		func(r *http.Request) { r.SetBasicAuth("ann", "pw") },
+		func(r *http.Request) { r.SetBasicAuth("bob", "pw") },
+		func(r *http.Request) { r.Header.Set("Authorization", "Bearer old") },
+		func(r *http.Request) { r.Header.Set("Authorization", "Bearer new") },
+	}
+	for _, tt := range []struct {
+		name            string
+		web, tokens     string
+		others, restart bool
+		codes           [4]int
+	}{
+		{"the same in other files", "basic_auth_users: " + ann + "\n", "# a comment\n" + token("old"), false, false, [4]int{200, 401, 200, 401}},
+		{"another token", "basic_auth_users: " + ann + "\n", token("new"), true, false, [4]int{200, 401, 401, 200}},
+		{"another user", "basic_auth_users: " + bob + "\n", token("new"), true, false, [4]int{401, 200, 401, 200}},
+		{"another header", "http_server_config: {headers: {X-Frame-Options: deny}}\nbasic_auth_users: " + bob + "\n", token("new"), false, true, [4]int{401, 200, 401, 200}},
+		{"no users", "", token("new"), true, false, [4]int{401, 401, 401, 200}},
+		{"nobody", "", "", true, false, [4]int{403, 403, 403, 403}},
+	} {
+		others, restart := a.Take(load(tt.web, tt.tokens))
+		if others != tt.others || restart != tt.restart {
+			t.Errorf("%s: others %v, restart %v, want %v, %v", tt.name, others, restart, tt.others, tt.restart)
+		}
+		for i, login := range logins {
+			if got := ask(login); got != tt.codes[i] {
+				t.Errorf("%s: login %d: got %d, want %d", tt.name, i, got, tt.codes[i])
+			}
+		}
+	}
+	withTLS, err := LoadAuth(AuthOptions{WebConfig: tlsConfig(t, "min_version: TLS12")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, restart := a.Take(withTLS); !restart {
+		t.Error("TLS: got nothing, want that it counts after a restart")
+	}
+}
+
 func readAll(t *testing.T, r *http.Response) string {
 	t.Helper()
 	defer r.Body.Close()

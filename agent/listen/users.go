@@ -62,6 +62,14 @@ func newUsers(hashes map[string]string, now func() time.Time) (*users, error) {
 	}, nil
 }
 
+// known are the hashes, by user.
+func (u *users) known() map[string]string {
+	if u == nil {
+		return nil
+	}
+	return u.hashes
+}
+
 func (u *users) check(user, password string) access {
 	hash, known := u.hashes[user]
 	if !known {

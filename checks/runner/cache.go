@@ -9,10 +9,12 @@ import (
 // else that changes a digest is counted, and makes it be rendered anew.
 const maxPageAge = 100 * time.Millisecond
 
-// A view is what one request asks to see. There are at most 45.
+// A view is what one request asks to see. Without the name of a check there are
+// at most 156.
 type view struct {
-	category, group string
-	form            form
+	category, group, check string
+	form                   form
+	full                   bool
 }
 
 // A cache holds the page that was rendered last for each view, so that a burst
@@ -32,6 +34,10 @@ func (r *Runner) page(v view) *page {
 	// Read before the digest is made: what changes meanwhile then counts as
 	// a change after it.
 	changes, now := r.changes.Load(), r.now()
+	q := Query{Category: v.category, Group: v.group, Check: v.check, Now: now}
+	if v.check != "" {
+		return render(r.Digest(q), v.form, v.full) // one check is rendered soon, and has any name
+	}
 	r.cache.mu.Lock()
 	defer r.cache.mu.Unlock()
 	if c, ok := r.cache.pages[v]; ok && c.changes == changes {
@@ -42,7 +48,7 @@ func (r *Runner) page(v view) *page {
 	if r.cache.pages == nil {
 		r.cache.pages = map[view]cached{}
 	}
-	p := render(r.Digest(Query{Category: v.category, Group: v.group, Now: now}), v.form)
+	p := render(r.Digest(q), v.form, v.full)
 	r.cache.pages[v] = cached{page: p, at: now, changes: changes}
 	return p
 }

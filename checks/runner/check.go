@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -14,8 +15,9 @@ import (
 
 // The groups a check can join.
 const (
-	LiveGroup  = "live"  // its failure asks for the process to be restarted
-	ReadyGroup = "ready" // its failure takes the process out of service
+	LiveGroup    = "live"    // its failure asks for the process to be restarted
+	ReadyGroup   = "ready"   // its failure takes the process out of service
+	StartupGroup = "startup" // until it has passed once, the process is still starting
 )
 
 // A Check is one question about health, and how often to ask it.
@@ -27,9 +29,16 @@ type Check struct {
 	Category verdict.Category // default page
 
 	// Groups are the Kubernetes probes that the check speaks for: "live",
-	// "ready", both or, the default, none. A check of group live also counts
-	// for readiness.
+	// "ready", "startup", several of them or, the default, none. A check of
+	// group live also counts for readiness.
 	Groups []string
+
+	// DependsOn names the checks without which this one cannot pass: while one of
+	// them fails, and somebody is told of it as loudly as of this check would be
+	// (a failure of category page is not explained by one of category email), this
+	// one is unknown, because of that one. A name that is not known, maybe not
+	// yet, explains nothing. At most 20.
+	DependsOn []string
 
 	// Every is the longest time between the starts of two runs, default 10 s.
 	// Timeout is the deadline of one run, at most Every; default 80 % of
@@ -44,8 +53,12 @@ type Check struct {
 
 	Runbook string // where the on-call engineer reads on: a URL
 
+	// Revision tells a check from one of its name that asks something else: it makes
+	// [Runner.Renew] run it at once.
+	Revision int
+
 	// Run answers the question. It must return when ctx ends: if it does not,
-	// its result is a failure, and it is not called again before it has
+	// it is unknown, then a failure, and it is not called again before it has
 	// returned. It never runs twice at once. A panic is a failure. The
 	// result's At and Took are filled in by the runner.
 	Run func(ctx context.Context) verdict.Result
@@ -55,6 +68,7 @@ const (
 	defaultEvery      = 10 * time.Second
 	maxDefaultTimeout = 5 * time.Second
 	maxNameLen        = 200
+	maxDependsOn      = 20
 )
 
 func (c Check) withDefaults() Check {
@@ -77,6 +91,7 @@ func (c Check) withDefaults() Check {
 		c.PassAfter = 1
 	}
 	c.Groups = slices.Compact(slices.Sorted(slices.Values(c.Groups)))
+	c.DependsOn = slices.Compact(slices.Sorted(slices.Values(c.DependsOn)))
 	return c
 }
 
@@ -88,6 +103,9 @@ func (c Check) validate() error {
 	if c.Name == heartbeatName {
 		return errors.New("name is taken by the runner's own heartbeat")
 	}
+	if c.Name == AllChecks {
+		return errors.New("name stands for all checks")
+	}
 	if c.Run == nil {
 		return errors.New("run: nil, want a function")
 	}
@@ -95,9 +113,12 @@ func (c Check) validate() error {
 		return fmt.Errorf("category %q, want page or email", c.Category)
 	}
 	for _, g := range c.Groups {
-		if g != LiveGroup && g != ReadyGroup {
-			return fmt.Errorf("group %q, want live or ready", g)
+		if g != LiveGroup && g != ReadyGroup && g != StartupGroup {
+			return fmt.Errorf("group %q, want live, ready or startup", g)
 		}
+	}
+	if n := len(c.DependsOn); n > maxDependsOn {
+		return fmt.Errorf("depends on %d checks, want at most %d", n, maxDependsOn)
 	}
 	if c.Every < 0 {
 		return fmt.Errorf("every %v, want more than 0", c.Every)
@@ -115,6 +136,12 @@ func (c Check) validate() error {
 	return nil
 }
 
+// same reports whether two checks are described alike, but for what they run.
+func (c Check) same(o Check) bool {
+	c.Run, o.Run = nil, nil
+	return reflect.DeepEqual(c, o)
+}
+
 // String tells two checks of one name apart.
 func (c Check) String() string {
 	s := fmt.Sprintf("%s every %v", c.Category, c.Every)
@@ -128,7 +155,10 @@ func (c Check) String() string {
 }
 
 func (c Check) policy() verdict.Policy {
-	return verdict.Policy{FailAfter: c.FailAfter, PassAfter: c.PassAfter, StaleAfter: c.StaleAfter}
+	return verdict.Policy{
+		FailAfter: c.FailAfter, PassAfter: c.PassAfter, StaleAfter: c.StaleAfter,
+		FlapHigh: verdict.FlapHigh, FlapLow: verdict.FlapLow,
+	}
 }
 
 func validName(name string) bool {
@@ -143,6 +173,8 @@ type entry struct {
 	policy verdict.Policy
 	state  atomic.Pointer[verdict.State] // written with Runner.mu held, read without
 
+	cameUp atomic.Bool // it has passed once: for the startup probe
+
 	// Guarded by Runner.mu.
 	due     time.Time // when to run it next
 	flight  *flight   // the run that holds the slot; nil when it is free
@@ -156,8 +188,8 @@ func newEntry(c Check, now time.Time) *entry {
 	return e
 }
 
-// view is the verdict to show at a moment. It takes no lock.
-func (e *entry) view(now time.Time) verdict.State {
+// at is the verdict at a moment. It takes no lock.
+func (e *entry) at(now time.Time) verdict.State {
 	return verdict.At(*e.state.Load(), e.policy, now)
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/outrider-agent/outrider/checks/verdict"
@@ -16,75 +17,69 @@ const AllCategories = "all"
 
 // A Query says which checks a digest shows and counts.
 type Query struct {
-	Category string    // page, email or all; empty means page
-	Group    string    // live, ready (which live belongs to) or, empty, whatever group
+	Category string    // page, email or all; empty means page, or all when Check is given
+	Group    string    // live, ready (which live belongs to), startup or, empty, whatever group
+	Check    string    // the name of one check; empty means all
 	Now      time.Time // the moment to judge ages by; zero means now
 }
 
-// A Digest is the verdicts on many checks as one document. Its JSON form is
-// an interface: names are stable, every field is always there, lists are never
-// null, times are RFC 3339 in UTC to the millisecond.
-//
-//	service      the name of the program
-//	version      its version
-//	host, pid    where it runs
-//	status       the worst status of the checks below: pass, warn, unknown, fail
-//	time         when the digest was made
-//	since        when the oldest of the checks with that status came to have it;
-//	             for pass, when the last check came to pass
-//	fingerprint  12 hexadecimal digits that stand for the set of checks that
-//	             fail or are unknown, so that a poller sees a second failure
-//	             behind the first; empty when there are none
-//	failing      the names of the checks that fail, sorted
-//	checks       all checks of the query, worst first, then by name
-//
-// and for each check
-//
-//	name          unique, such as stream/pods; "runner" is the runner itself
-//	status        pass, warn, unknown or fail, thresholds and age applied
-//	category      page or email
-//	groups        the probes it speaks for, of live and ready
-//	message       one sentence, at most 512 bytes
-//	value, unit   what was measured; null and "" when nothing was
-//	since         when the status came to be
-//	last_run      when the last result came; null before the first
-//	took_seconds  how long the last run took
-//	runs          results so far
-//	changes       how often the status changed
-//	history       the last 21 results, oldest first: p, w, f or u each
-//	runbook       where to read on; may be empty
-//	stale         true when the last result is late: the status tells of its
-//	              age, not of what it found
+// A Digest is the verdicts on many checks as one document. Its JSON form is that
+// of draft-inadarei-api-health-check, media type application/health+json, with
+// additions of ours, and an interface: docs/healthz.schema.json describes it.
 type Digest struct {
-	Service     string         `json:"service"`
-	Version     string         `json:"version"`
-	Host        string         `json:"host"`
-	PID         int            `json:"pid"`
-	Status      verdict.Status `json:"status"`
-	Time        time.Time      `json:"time"`
-	Since       time.Time      `json:"since"`
-	Fingerprint string         `json:"fingerprint"`
-	Failing     []string       `json:"failing"`
-	Checks      []CheckDigest  `json:"checks"`
+	Status      verdict.Status // the worst of the checks: pass, warn, unknown, fail
+	Version     string         // of the program
+	ReleaseID   string         // the same
+	ServiceID   string         // the name of the program
+	Description string
+	Notes       []string // what else to know, a sentence each
+	Output      string   // which checks fail; empty when none does
+
+	Host string
+	PID  int
+	Time time.Time // when the digest was made
+
+	// Since is when the oldest of the checks with that status came to have it; for
+	// pass, when the last check came to pass.
+	Since time.Time
+
+	// Fingerprint is 12 hexadecimal digits that stand for the set of checks that
+	// fail or are unknown, so that a poller sees a second failure behind the first;
+	// empty when there are none. Who acknowledged what makes no difference.
+	Fingerprint string
+
+	Failing []string      // the names of the checks that fail, the newest failure first
+	Checks  []CheckDigest // all checks of the query, worst first, then by name
 }
 
 // A CheckDigest is the verdict on one check in a [Digest].
 type CheckDigest struct {
-	Name        string           `json:"name"`
-	Status      verdict.Status   `json:"status"`
-	Category    verdict.Category `json:"category"`
-	Groups      []string         `json:"groups"`
-	Message     string           `json:"message"`
-	Value       *float64         `json:"value"`
-	Unit        string           `json:"unit"`
-	Since       time.Time        `json:"since"`
-	LastRun     *time.Time       `json:"last_run"`
-	TookSeconds float64          `json:"took_seconds"`
-	Runs        uint64           `json:"runs"`
-	Changes     uint64           `json:"changes"`
-	History     string           `json:"history"`
-	Runbook     string           `json:"runbook"`
-	Stale       bool             `json:"stale"`
+	Name        string         // unique, such as stream/pods; "runner" is the runner itself
+	Status      verdict.Status // what counts: see [verdict.Show]
+	Found       verdict.Status // what the check itself came to
+	Category    verdict.Category
+	Groups      []string  // the probes it speaks for
+	Message     string    // one sentence, at most 512 bytes
+	Value       *float64  // what was measured; nil when nothing was
+	Unit        string    // of Value
+	Since       time.Time // when Status came to be
+	LastRun     *time.Time
+	TookSeconds float64 // how long the last run took
+	Runs        uint64  // results so far
+	Changes     uint64  // how often the verdict changed
+	History     string  // the last 21 results, oldest first: p, w, f or u each
+	Runbook     string  // where to read on
+	Stale       bool    // the last result is late
+	Flapping    bool
+	DependsOn   []string
+	Because     string // the check that this one fails because of
+	Measures    []verdict.Measure
+
+	Acknowledged *verdict.Ack
+	Maintenance  *verdict.Maintenance
+	Healing      *verdict.Healing
+
+	busy time.Duration // how long all runs took
 }
 
 // Digest returns the verdicts that the query asks for. It takes no lock and
@@ -95,12 +90,13 @@ func (r *Runner) Digest(q Query) Digest {
 		q.Now = r.now()
 	}
 	d := Digest{
-		Service: r.service, Version: r.version, Host: r.host, PID: r.pid,
-		Time: stamp(q.Now), Since: stamp(q.Now), Failing: []string{}, Checks: []CheckDigest{},
+		ServiceID: r.service, Version: r.version, ReleaseID: r.version, Description: q.describe(), Host: r.host, PID: r.pid,
+		Time: stamp(q.Now), Since: stamp(q.Now), Notes: []string{}, Failing: []string{}, Checks: []CheckDigest{},
 	}
-	for _, e := range r.set.Load().entries {
+	s := r.set.Load()
+	for _, e := range s.entries {
 		if q.wants(e) {
-			d.Checks = append(d.Checks, e.digest(q.Now))
+			d.Checks = append(d.Checks, r.digest(s, e, q.Now))
 		}
 	}
 	slices.SortStableFunc(d.Checks, func(a, b CheckDigest) int { return verdict.Compare(b.Status, a.Status) })
@@ -111,6 +107,7 @@ func (r *Runner) Digest(q Query) Digest {
 // sum fills in what follows from the checks, which are sorted.
 func (d *Digest) sum() {
 	hash := sha256.New()
+	var failing []CheckDigest
 	for i, c := range d.Checks {
 		if i == 0 {
 			d.Status, d.Since = c.Status, c.Since
@@ -121,19 +118,67 @@ func (d *Digest) sum() {
 			d.Since = c.Since
 		}
 		if c.Status == verdict.Fail {
-			d.Failing = append(d.Failing, c.Name)
+			failing = append(failing, c)
 		}
-		if c.Status == verdict.Fail || c.Status == verdict.Unknown {
+		// What fails because of another adds nothing to that one's failure.
+		if c.Status == verdict.Fail || c.Status == verdict.Unknown && c.Because == "" {
 			fmt.Fprintf(hash, "%s %v\n", c.Name, c.Status)
 			d.Fingerprint = hex.EncodeToString(hash.Sum(nil)[:6])
 		}
 	}
+	slices.SortStableFunc(failing, func(a, b CheckDigest) int { return b.Since.Compare(a.Since) })
+	for _, c := range failing {
+		d.Failing = append(d.Failing, c.Name)
+	}
+	if len(failing) > 0 {
+		d.Output = fmt.Sprintf("%d of %s: %s", len(failing), counted(len(d.Checks), "check fails", "checks fail"), listed(d.Failing))
+	}
+	d.note("acknowledged", func(c *CheckDigest) bool { return c.Acknowledged != nil })
+	d.note("in maintenance", func(c *CheckDigest) bool { return c.Maintenance != nil })
+	d.note("healing", func(c *CheckDigest) bool { return c.Healing != nil })
+	d.note("flapping", func(c *CheckDigest) bool { return c.Flapping })
+	d.note("failing because of others", func(c *CheckDigest) bool { return c.Because != "" })
+}
+
+// note adds a sentence when some checks are in that case.
+func (d *Digest) note(what string, in func(*CheckDigest) bool) {
+	var names []string
+	for i := range d.Checks {
+		if in(&d.Checks[i]) {
+			names = append(names, d.Checks[i].Name)
+		}
+	}
+	if len(names) > 0 {
+		slices.Sort(names)
+		d.Notes = append(d.Notes, what+": "+listed(names))
+	}
+}
+
+// maxListed is how many names a sentence has at most; a list has them all.
+const maxListed = 10
+
+func listed(names []string) string {
+	text := strings.Join(names[:min(len(names), maxListed)], ", ")
+	if more := len(names) - maxListed; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
+func counted(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 func (q Query) wants(e *entry) bool {
+	if q.Check != "" && q.Check != e.check.Name {
+		return false
+	}
 	switch q.Category {
 	case "":
-		if e.check.Category != verdict.Page {
+		if e.check.Category != verdict.Page && q.Check == "" {
 			return false
 		}
 	case string(verdict.Page), string(verdict.Email):
@@ -142,27 +187,55 @@ func (q Query) wants(e *entry) bool {
 		}
 	}
 	switch q.Group {
-	case LiveGroup:
-		return e.in(LiveGroup)
+	case LiveGroup, StartupGroup:
+		return e.in(q.Group)
 	case ReadyGroup:
 		return e.in(LiveGroup) || e.in(ReadyGroup)
 	}
 	return true
 }
 
-func (e *entry) digest(now time.Time) CheckDigest {
-	s := e.view(now)
-	c := CheckDigest{
-		Name: e.check.Name, Status: s.Status, Category: e.check.Category,
-		Groups: append([]string{}, e.check.Groups...), Message: s.Message(),
-		Value: s.Last.Value, Unit: s.Last.Unit,
-		Since: stamp(s.Since), TookSeconds: s.Last.Took.Seconds(),
-		Runs: s.Runs, Changes: s.Changes, History: s.History,
-		Runbook: e.check.Runbook, Stale: s.Stale,
+// describe says in words what a digest is of.
+func (q Query) describe() string {
+	if q.Check != "" {
+		return "the check " + q.Check
 	}
-	if s.Runs > 0 {
+	text := "the checks of category " + cmp.Or(q.Category, string(verdict.Page))
+	if q.Category == AllCategories {
+		text = "all checks"
+	}
+	if q.Group != "" {
+		text += ", of group " + q.Group
+	}
+	return text
+}
+
+func (r *Runner) digest(set *set, e *entry, now time.Time) CheckDigest {
+	s, v := r.show(set, e, now)
+	c := CheckDigest{
+		Name: e.check.Name, Status: v.Status, Found: v.Found, Category: e.check.Category,
+		Groups: append([]string{}, e.check.Groups...), Message: v.Message,
+		Value: s.Last.Value, Unit: s.Last.Unit, Measures: s.Last.Measures,
+		Since: stamp(v.Since), TookSeconds: s.Last.Took.Seconds(),
+		Runs: s.Runs, Changes: s.Changes, History: s.History,
+		Runbook: e.check.Runbook, Stale: s.Stale, Flapping: s.Flapping,
+		DependsOn: e.check.DependsOn, Because: v.Because, busy: s.Busy,
+	}
+	if !s.Last.At.IsZero() {
 		at := stamp(s.Last.At)
 		c.LastRun = &at
+	}
+	if a := v.Ack; a.Who != "" {
+		a.At = stamp(a.At)
+		c.Acknowledged = &a
+	}
+	if m := v.Maintenance; !m.Until.IsZero() {
+		m.Since, m.Until = stamp(m.Since), stamp(m.Until)
+		c.Maintenance = &m
+	}
+	if h := v.Healing; !h.Deadline.IsZero() {
+		h.Since, h.Deadline = stamp(h.Since), stamp(h.Deadline)
+		c.Healing = &h
 	}
 	return c
 }
@@ -170,16 +243,19 @@ func (e *entry) digest(now time.Time) CheckDigest {
 func stamp(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
 
 // parseQuery reads what a request asks for.
-func parseQuery(category, group string) (Query, error) {
+func parseQuery(category, group, check string) (Query, error) {
 	switch category {
 	case "", string(verdict.Page), string(verdict.Email), AllCategories:
 	default:
-		return Query{}, fmt.Errorf("category %q, want page, email or all", category)
+		return Query{}, fmt.Errorf("category %.50q, want page, email or all", category)
 	}
 	switch group {
-	case "", LiveGroup, ReadyGroup:
+	case "", LiveGroup, ReadyGroup, StartupGroup:
 	default:
-		return Query{}, fmt.Errorf("group %q, want live or ready", group)
+		return Query{}, fmt.Errorf("group %.50q, want live, ready or startup", group)
 	}
-	return Query{Category: cmp.Or(category, string(verdict.Page)), Group: group}, nil
+	if check == "" {
+		category = cmp.Or(category, string(verdict.Page))
+	}
+	return Query{Category: category, Group: group, Check: check}, nil
 }

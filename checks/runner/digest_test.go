@@ -8,26 +8,31 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/outrider-agent/outrider/checks/verdict"
 )
+
+// zooChecks come to every status.
+func zooChecks() []Check {
+	lag := 0.25
+	return []Check{
+		{Name: "stream/pods", Groups: []string{"ready", "live"}, Runbook: "https://runbooks/stream", Run: func(context.Context) verdict.Result {
+			time.Sleep(15 * time.Millisecond) // sleep: in the bubble of the caller
+			return verdict.Result{Message: "0.25 s behind", Value: &lag, Unit: "seconds"}
+		}},
+		{Name: "sink/platform", Groups: []string{"ready"}, FailAfter: 2, Run: answer(verdict.Fail, "POST <http://platform> | status 503, want 2xx")},
+		{Name: "disk", Run: answer(verdict.Warn, "91 % full, want <= 90 %")},
+		{Name: "license", Category: verdict.Email, Run: answer(verdict.Fail, "ends in 3 days, want 14")},
+		{Name: "a-neighbour", Groups: []string{"startup"}, Every: time.Hour, Run: answer(verdict.Unknown, "no such process")},
+	}
+}
 
 // zoo returns a runner that shows every status, in a bubble at 2000-01-01.
 func zoo(t *testing.T) *Runner {
 	t.Helper()
 	r := newRunner()
-	lag := 0.25
-	mustAdd(
-		t, r,
-		Check{Name: "stream/pods", Groups: []string{"ready", "live"}, Runbook: "https://runbooks/stream", Run: func(context.Context) verdict.Result {
-			time.Sleep(15 * time.Millisecond) // sleep: in the bubble of the caller
-			return verdict.Result{Message: "0.25 s behind", Value: &lag, Unit: "seconds"}
-		}},
-		Check{Name: "sink/platform", Groups: []string{"ready"}, FailAfter: 2, Run: answer(verdict.Fail, "POST <http://platform> | status 503, want 2xx")},
-		Check{Name: "disk", Run: answer(verdict.Warn, "91 % full, want <= 90 %")},
-		Check{Name: "license", Category: verdict.Email, Run: answer(verdict.Fail, "ends in 3 days, want 14")},
-		Check{Name: "a-neighbour", Every: time.Hour, Run: answer(verdict.Unknown, "no such process")},
-	)
+	mustAdd(t, r, zooChecks()...)
 	for range 2 {
 		if err := r.RunNow(t.Context()); err != nil {
 			t.Fatal(err)
@@ -62,7 +67,7 @@ func TestDigestCanBeReadBack(t *testing.T) {
 		if err := json.Unmarshal(renderJSON(want, true), &got); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(want, got); diff != "" {
+		if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(CheckDigest{}), cmpopts.EquateNaNs()); diff != "" {
 			t.Errorf("read back (-want +got):\n%s", diff)
 		}
 	})
@@ -81,6 +86,9 @@ func TestQuery(t *testing.T) {
 			{"nothing given is category page", Query{}, []string{"sink/platform", "a-neighbour", "runner", "disk", "stream/pods"}, verdict.Fail},
 			{"email", Query{Category: "email"}, []string{"license"}, verdict.Fail},
 			{"all", Query{Category: "all"}, []string{"license", "sink/platform", "a-neighbour", "runner", "disk", "stream/pods"}, verdict.Fail},
+			{"one check of any category", Query{Check: "license"}, []string{"license"}, verdict.Fail},
+			{"one check of another category", Query{Check: "license", Category: "page"}, nil, verdict.Pass},
+			{"startup", Query{Group: "startup"}, []string{"a-neighbour"}, verdict.Unknown},
 			{"live", Query{Group: "live"}, []string{"runner", "stream/pods"}, verdict.Unknown},
 			{"ready, which live belongs to", Query{Group: "ready"}, []string{"sink/platform", "runner", "stream/pods"}, verdict.Fail},
 			{"no check at all passes", Query{Category: "email", Group: "live"}, nil, verdict.Pass},

@@ -1,9 +1,6 @@
 package runner
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -12,20 +9,9 @@ import (
 	"github.com/outrider-agent/outrider/checks/verdict"
 )
 
-// A form is a way to render a digest.
-type form int8
-
-const (
-	wordForm  form = iota // one word
-	namesJSON             // names and statuses
-	namesText
-	fullJSON // all of it
-	fullText
-)
-
 // A page is a rendered digest. It never changes.
 type page struct {
-	code        int
+	status      verdict.Status
 	contentType []string
 	length      []string
 	body        []byte
@@ -34,187 +20,141 @@ type page struct {
 // Healthz serves the digest: 503 when a check that it counts fails, which one
 // that is stale does, else 200.
 //
-// It counts the checks of category page; ?category=email or all, and
-// ?group=live or ready, choose others. The answer is JSON (see [Digest]) or,
-// with ?format=text or an Accept header that asks for text/plain and not for
-// JSON, text such as the Kubernetes API server's. A value that it does not
-// know is a 400.
+// It counts the checks of category page; ?category=email or all, ?group=live,
+// ready or startup, and ?check=NAME choose others. A name that there is not is a
+// 404. The answer is JSON (see [Digest]), or what the Accept header likes better,
+// or what ?format= says:
+//
+//	json         application/health+json; with Accept: application/json as that
+//	text         what the Kubernetes API server writes; so does ?verbose
+//	nagios       one line with performance data
+//	openmetrics  series of the checks; the status code is always 200,
+//	prometheus   because a scraper drops all that comes with another
+//
+// A warning is a 200, with ?warn=429 a 429. A value that it does not know is a 400.
 //
 // Only requests that detail approves see more than names and statuses; a nil
 // detail approves none.
 func (r *Runner) Healthz(detail func(*http.Request) bool) http.Handler {
-	return r.pages(func(req *http.Request, format string) (form, error) {
-		full := detail != nil && detail(req)
-		text := false
-		switch format {
-		case "":
-			text = prefersText(req.Header["Accept"])
-		case "text":
-			text = true
-		case "json":
-		default:
-			return 0, fmt.Errorf("format %q, want json or text", format)
-		}
-		switch {
-		case full && text:
-			return fullText, nil
-		case full:
-			return fullJSON, nil
-		case text:
-			return namesText, nil
-		}
-		return namesJSON, nil
+	return r.pages(func(req *http.Request, o *ask) error {
+		o.full = detail != nil && detail(req)
+		var err error
+		o.form, err = parseFormat(o.format, o.verbose, req.Header["Accept"])
+		return err
 	})
 }
 
 // Probe serves the digest as status code and one word, ok, warn, unknown or
 // fail: for callers that may not see the names of checks. It takes the
-// ?category and ?group of [Runner.Healthz].
+// ?category, ?group and ?warn of [Runner.Healthz].
 func (r *Runner) Probe() http.Handler {
-	return r.pages(func(_ *http.Request, format string) (form, error) {
-		if format != "" {
-			return 0, fmt.Errorf("format %q, want none: the answer is one word", format)
+	return r.pages(func(_ *http.Request, o *ask) error {
+		if o.format != "" || o.check != "" {
+			return fmt.Errorf("format %.50q and check %.50q, want none: the answer is one word", o.format, o.check)
 		}
-		return wordForm, nil
+		o.form = wordForm
+		return nil
 	})
 }
 
-func (r *Runner) pages(choose func(req *http.Request, format string) (form, error)) http.Handler {
+// An ask is what a request asks to see.
+type ask struct {
+	view
+	format        string
+	verbose, busy bool // busy: a warning is a 429
+}
+
+func (r *Runner) pages(choose func(*http.Request, *ask) error) http.Handler {
 	noStore, noSniff, vary := []string{"no-store"}, []string{"nosniff"}, []string{"Accept"}
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		h := w.Header()
 		h["Cache-Control"], h["X-Content-Type-Options"], h["Vary"] = noStore, noSniff, vary
 		if req.Method != http.MethodGet && req.Method != http.MethodHead {
 			h.Set("Allow", "GET, HEAD")
-			http.Error(w, fmt.Sprintf("method %s, want GET or HEAD", req.Method), http.StatusMethodNotAllowed)
+			http.Error(w, fmt.Sprintf("method %.20s, want GET or HEAD", req.Method), http.StatusMethodNotAllowed)
 			return
 		}
-		v, err := parseView(req, choose)
+		o := ask{view: view{category: string(verdict.Page)}}
+		err := o.parse(req)
+		if err == nil {
+			err = choose(req, &o)
+		}
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		p := r.page(v)
+		if o.check != "" && !r.has(o.check) {
+			http.Error(w, fmt.Sprintf("no check %.50q, want one of:\n%s", o.check, strings.Join(r.names(), "\n")), http.StatusNotFound)
+			return
+		}
+		p := r.page(o.view)
 		h["Content-Type"], h["Content-Length"] = p.contentType, p.length
-		w.WriteHeader(p.code)
+		w.WriteHeader(o.code(p.status))
 		if req.Method == http.MethodGet {
-			w.Write(p.body)
+			_, _ = w.Write(p.body) // nobody is left to tell
 		}
 	})
 }
 
-func parseView(req *http.Request, choose func(*http.Request, string) (form, error)) (view, error) {
-	v := view{category: string(verdict.Page)}
-	var format string
-	if req.URL.RawQuery != "" { // most requests have none, and parsing allocates
-		values := req.URL.Query()
-		for _, key := range []string{"category", "group", "format"} {
-			if len(values[key]) > 1 {
-				return view{}, fmt.Errorf("%s given %d times, want once", key, len(values[key]))
-			}
-		}
-		q, err := parseQuery(values.Get("category"), values.Get("group"))
-		if err != nil {
-			return view{}, err
-		}
-		v.category, v.group, format = q.Category, q.Group, values.Get("format")
+// code is what a load balancer, a kubelet and check_http act on.
+func (o *ask) code(s verdict.Status) int {
+	switch {
+	case o.form == openMetricsForm || o.form == prometheusForm:
+	case s == verdict.Fail:
+		return http.StatusServiceUnavailable
+	case s == verdict.Warn && o.busy:
+		return http.StatusTooManyRequests
 	}
-	var err error
-	v.form, err = choose(req, format)
-	return v, err
+	return http.StatusOK
 }
 
-// prefersText tells whether an Accept header names plain text and no JSON.
-// Quality factors are left out: who sends them can say ?format.
-func prefersText(accept []string) bool {
-	text := false
-	for _, line := range accept {
-		for item := range strings.SplitSeq(line, ",") {
-			media, _, _ := strings.Cut(item, ";")
-			switch strings.ToLower(strings.TrimSpace(media)) {
-			case "text/plain":
-				text = true
-			case "application/json":
-				return false
-			}
+func (o *ask) parse(req *http.Request) error {
+	if req.URL.RawQuery == "" { // most requests have none, and parsing allocates
+		return nil
+	}
+	values := req.URL.Query()
+	for _, key := range []string{"category", "group", "check", "format", "warn"} {
+		if len(values[key]) > 1 {
+			return fmt.Errorf("%s given %d times, want once", key, len(values[key]))
 		}
 	}
-	return text
+	q, err := parseQuery(values.Get("category"), values.Get("group"), values.Get("check"))
+	if err != nil {
+		return err
+	}
+	if code := values.Get("warn"); code != "" && code != "429" && code != "200" {
+		return fmt.Errorf("warn %.50q, want 429 or 200", code)
+	}
+	o.category, o.group, o.check = q.Category, q.Group, q.Check
+	o.format, o.verbose, o.busy = values.Get("format"), values.Has("verbose"), values.Get("warn") == "429"
+	return nil
 }
 
-func render(d Digest, f form) *page {
-	p := &page{code: http.StatusOK}
-	if d.Status == verdict.Fail {
-		p.code = http.StatusServiceUnavailable
+func (r *Runner) has(name string) bool { return index(r.set.Load().entries)[name] != nil }
+
+func (r *Runner) names() (out []string) {
+	for _, e := range r.set.Load().entries {
+		out = append(out, e.check.Name)
 	}
+	return out
+}
+
+func render(d Digest, f form, full bool) *page {
+	p := &page{status: d.Status, contentType: []string{f.contentType()}}
 	switch f {
-	case fullJSON, namesJSON:
-		p.contentType = []string{"application/json; charset=utf-8"}
-		p.body = renderJSON(d, f == fullJSON)
-	case fullText, namesText:
-		p.contentType = []string{"text/plain; charset=utf-8"}
-		p.body = renderText(d, f == fullText)
+	case healthForm, jsonForm:
+		p.body = renderJSON(d, full)
+	case textForm:
+		p.body = renderText(d, full)
+	case nagiosForm:
+		p.body = renderNagios(d, full)
+	case openMetricsForm, prometheusForm:
+		p.body = renderSeries(d, full, f == openMetricsForm)
 	case wordForm:
-		p.contentType = []string{"text/plain; charset=utf-8"}
 		p.body = []byte(word(d.Status) + "\n")
 	}
 	p.length = []string{strconv.Itoa(len(p.body))}
 	return p
-}
-
-func renderJSON(d Digest, full bool) []byte {
-	var document any = d
-	if !full {
-		type check struct {
-			Name   string         `json:"name"`
-			Status verdict.Status `json:"status"`
-		}
-		names := struct {
-			Status verdict.Status `json:"status"`
-			Checks []check        `json:"checks"`
-		}{d.Status, []check{}}
-		for _, c := range d.Checks {
-			names.Checks = append(names.Checks, check{c.Name, c.Status})
-		}
-		document = names
-	}
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false) // never shown as HTML, and <= reads better
-	if err := e.Encode(document); err != nil {
-		panic(errors.Join(errors.New("BUG: a digest cannot be encoded"), err))
-	}
-	return b.Bytes()
-}
-
-// renderText writes what the Kubernetes API server writes for ?verbose, with
-// marks for the two statuses that it does not know.
-func renderText(d Digest, full bool) []byte {
-	var b bytes.Buffer
-	for _, c := range d.Checks {
-		mark, said := "?", c.Status.String()
-		switch c.Status {
-		case verdict.Pass:
-			mark, said = "+", "ok"
-		case verdict.Warn:
-			mark = "!"
-		case verdict.Fail:
-			mark, said = "-", "failed"
-		}
-		fmt.Fprintf(&b, "[%s]%s %s", mark, c.Name, said)
-		if full && c.Status != verdict.Pass && c.Message != "" {
-			// check_http -B passes this on to Nagios, for which a bar starts
-			// performance data.
-			fmt.Fprintf(&b, ": %s", strings.ReplaceAll(c.Message, "|", "/"))
-		}
-		b.WriteByte('\n')
-	}
-	outcome := "passed"
-	if d.Status == verdict.Fail {
-		outcome = "failed"
-	}
-	fmt.Fprintf(&b, "healthz check %s\n", outcome)
-	return b.Bytes()
 }
 
 func word(s verdict.Status) string {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/outrider-agent/outrider/checks/verdict"
-	"github.com/outrider-agent/outrider/metrics"
+	"github.com/outrider-agent/outrider/metrics/metricstest"
 )
 
 func everybody(*http.Request) bool { return true }
@@ -24,32 +23,49 @@ func TestHealthzForms(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := zoo(t)
-		names := `{"status":"fail","checks":[{"name":"sink/platform","status":"fail"},{"name":"a-neighbour","status":"unknown"},` +
-			`{"name":"runner","status":"unknown"},{"name":"disk","status":"warn"},{"name":"stream/pods","status":"pass"}]}` + "\n"
+		const health, asJSON, plainText = "application/health+json", "application/json; charset=utf-8", "text/plain; charset=utf-8"
+		const open, prometheus = "application/openmetrics-text; version=1.0.0; charset=utf-8", "text/plain; version=0.0.4; charset=utf-8"
+		names := `{"status":"fail","checks":{"sink/platform":[{"status":"fail"}],"a-neighbour":[{"status":"unknown"}],` +
+			`"runner":[{"status":"unknown"}],"disk":[{"status":"warn"}],"stream/pods":[{"status":"pass"}]}}` + "\n"
 		text := "[-]sink/platform failed\n[?]a-neighbour unknown\n[?]runner unknown\n[!]disk warn\n[+]stream/pods ok\nhealthz check failed\n"
 		fullText := "[-]sink/platform failed: POST <http://platform> / status 503, want 2xx\n[?]a-neighbour unknown: no such process\n" +
 			"[?]runner unknown: no result yet\n[!]disk warn: 91 % full, want <= 90 %\n[+]stream/pods ok\nhealthz check failed\n"
+		nagios := "OUTRIDER FAIL: 1 of 5 checks fail: sink/platform\n"
+		all := string(renderJSON(r.Digest(Query{Category: AllCategories}), true))
 		tests := []struct {
 			name, target, accept string
 			detail               func(*http.Request) bool
 			code                 int
 			contentType, body    string
 		}{
-			{"names and statuses for who may not see more", "/healthz", "", nil, 503, "application/json; charset=utf-8", names},
-			{"text by format", "/healthz?format=text", "", nil, 503, "text/plain; charset=utf-8", text},
-			{"text by header", "/healthz", "text/plain", nil, 503, "text/plain; charset=utf-8", text},
-			{"text by header among others", "/healthz", "text/html, Text/Plain;q=0.9, */*", nil, 503, "text/plain; charset=utf-8", text},
-			{"JSON when the header names both", "/healthz", "text/plain, application/json", nil, 503, "application/json; charset=utf-8", names},
-			{"format wins over the header", "/healthz?format=json", "text/plain", nil, 503, "application/json; charset=utf-8", names},
-			{"text with messages", "/healthz?format=text", "", everybody, 503, "text/plain; charset=utf-8", fullText},
-			{"a group", "/healthz?group=live", "", nil, 200, "application/json; charset=utf-8", `{"status":"unknown","checks":[{"name":"runner","status":"unknown"},{"name":"stream/pods","status":"pass"}]}` + "\n"},
-			{"a category and a group", "/healthz?category=email&group=live&format=text", "", nil, 200, "text/plain; charset=utf-8", "healthz check passed\n"},
-			{"a category", "/healthz?category=email", "", nil, 503, "application/json; charset=utf-8", `{"status":"fail","checks":[{"name":"license","status":"fail"}]}` + "\n"},
-			{"all of it", "/healthz?category=all", "", everybody, 503, "application/json; charset=utf-8", string(renderJSON(r.Digest(Query{Category: AllCategories}), true))},
-			{"a wrong category", "/healthz?category=pager", "", nil, 400, "text/plain; charset=utf-8", `category "pager", want page, email or all` + "\n"},
-			{"a wrong group", "/healthz?group=%0A", "", nil, 400, "text/plain; charset=utf-8", `group "\n", want live or ready` + "\n"},
-			{"a wrong format", "/healthz?format=xml", "", nil, 400, "text/plain; charset=utf-8", `format "xml", want json or text` + "\n"},
-			{"a value given twice", "/healthz?category=all&category=page", "", nil, 400, "text/plain; charset=utf-8", "category given 2 times, want once\n"},
+			{"names and statuses for who may not see more", "/healthz", "", nil, 503, health, names},
+			{"anything will do", "/healthz", "*/*", nil, 503, health, names},
+			{"the same bytes as plain JSON", "/healthz", "application/json", nil, 503, asJSON, names},
+			{"text by format", "/healthz?format=text", "", nil, 503, plainText, text},
+			{"text as the Kubernetes API server is asked", "/healthz?verbose", "", nil, 503, plainText, text},
+			{"text by header", "/healthz", "text/plain", nil, 503, plainText, text},
+			{"text by header among others", "/healthz", "text/html, Text/Plain;q=0.9, */*;q=0.1", nil, 503, plainText, text},
+			{"JSON when the header likes both as much", "/healthz", "text/plain, application/json", nil, 503, asJSON, names},
+			{"format wins over the header", "/healthz?format=json", "text/plain", nil, 503, health, names},
+			{"format wins over verbose", "/healthz?format=json&verbose", "text/plain", nil, 503, health, names},
+			{"text with messages", "/healthz?format=text", "", everybody, 503, plainText, fullText},
+			{"Nagios", "/healthz?format=nagios", "", nil, 503, plainText, nagios},
+			{"a group", "/healthz?group=live", "", nil, 200, health, `{"status":"unknown","checks":{"runner":[{"status":"unknown"}],"stream/pods":[{"status":"pass"}]}}` + "\n"},
+			{"a category and a group", "/healthz?category=email&group=live&format=text", "", nil, 200, plainText, "healthz check passed\n"},
+			{"a category", "/healthz?category=email", "", nil, 503, health, `{"status":"fail","checks":{"license":[{"status":"fail"}]}}` + "\n"},
+			{"a check of any category", "/healthz?check=license", "", nil, 503, health, `{"status":"fail","checks":{"license":[{"status":"fail"}]}}` + "\n"},
+			{"a check that warns", "/healthz?check=disk&format=nagios", "", everybody, 200, plainText, "OUTRIDER WARN: 1 of 1 check warn: disk; disk: 91 % full, want (= 90 %\n"},
+			{"a warning as 429", "/healthz?check=disk&warn=429&format=text", "", nil, 429, plainText, "[!]disk warn\nhealthz check passed\n"},
+			{"a failure stays a 503", "/healthz?check=license&warn=429&format=text", "", nil, 503, plainText, "[-]license failed\nhealthz check failed\n"},
+			{"all of it", "/healthz?category=all", "", everybody, 503, health, all},
+			{"series for who may see the status only", "/healthz?format=openmetrics&check=license", "", nil, 200, open, statusSeries("# EOF\n")},
+			{"series as Prometheus had them before", "/healthz?check=license", "text/plain;version=0.0.4", nil, 200, prometheus, statusSeries("")},
+			{"a check that there is not", "/healthz?check=dis", "", nil, 404, plainText, "no check \"dis\", want one of:\na-neighbour\ndisk\nlicense\nrunner\nsink/platform\nstream/pods\n"},
+			{"a wrong category", "/healthz?category=pager", "", nil, 400, plainText, `category "pager", want page, email or all` + "\n"},
+			{"a wrong group", "/healthz?group=%0A", "", nil, 400, plainText, `group "\n", want live, ready or startup` + "\n"},
+			{"a wrong format", "/healthz?format=xml", "", nil, 400, plainText, `format "xml", want json, text, nagios, openmetrics or prometheus` + "\n"},
+			{"a wrong code", "/healthz?warn=503", "", nil, 400, plainText, `warn "503", want 429 or 200` + "\n"},
+			{"a value given twice", "/healthz?category=all&category=page", "", nil, 400, plainText, "category given 2 times, want once\n"},
 		}
 		for _, tt := range tests {
 			for _, method := range []string{http.MethodGet, http.MethodHead} {
@@ -60,7 +76,7 @@ func TestHealthzForms(t *testing.T) {
 				if got := w.Header().Get("Cache-Control"); got != "no-store" {
 					t.Errorf("%s: %s: Cache-Control %q, want no-store", tt.name, method, got)
 				}
-				if got := w.Header().Get("Content-Length"); tt.code != 400 && got != strconv.Itoa(len(tt.body)) {
+				if got := w.Header().Get("Content-Length"); tt.code != 400 && tt.code != 404 && got != strconv.Itoa(len(tt.body)) {
 					t.Errorf("%s: %s: Content-Length %s, want %d", tt.name, method, got, len(tt.body))
 				}
 				if diff := cmp.Diff(tt.body, w.Body.String()); method == http.MethodGet && diff != "" {
@@ -69,6 +85,11 @@ func TestHealthzForms(t *testing.T) {
 			}
 		}
 	})
+}
+
+func statusSeries(end string) string {
+	return "# HELP outrider_check_status Verdict on the check, as it counts: 0 pass, 1 warn, 2 fail, 3 unknown. A check in maintenance passes.\n" +
+		"# TYPE outrider_check_status gauge\n" + `outrider_check_status{check="license",category="email"} 2` + "\n" + end
 }
 
 func TestHealthzRefusesOtherMethods(t *testing.T) {
@@ -109,8 +130,13 @@ func TestHealthzByStatus(t *testing.T) {
 				if w := do(r.Probe(), "GET", "/healthz?category=all"); w.Code != 503 || w.Body.String() != "fail\n" {
 					t.Errorf("probe of all: %d %q, want 503 fail", w.Code, w.Body)
 				}
-				if w := do(r.Probe(), "GET", "/healthz?format=json"); w.Code != 400 {
-					t.Errorf("probe as JSON: %d, want 400", w.Code)
+				if w := do(r.Probe(), "GET", "/healthz?verbose"); w.Code != tt.code || w.Body.String() != tt.word {
+					t.Errorf("probe, verbose: %d %q, want %d %q", w.Code, w.Body, tt.code, tt.word)
+				}
+				for _, query := range []string{"format=json", "check=a", "check=nowhere"} {
+					if w := do(r.Probe(), "GET", "/healthz?"+query); w.Code != 400 {
+						t.Errorf("probe with %s: %d %q, want 400", query, w.Code, w.Body)
+					}
 				}
 			})
 		})
@@ -175,7 +201,7 @@ func TestMetrics(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRunner()
-		reg := metrics.NewRegistry()
+		reg := metricstest.Registry(t)
 		if err := r.Metrics(reg); err != nil {
 			t.Fatal(err)
 		}
@@ -194,15 +220,24 @@ func TestMetrics(t *testing.T) {
 		}
 		close(release)
 		want := []string{
+			"outrider_check_busy_seconds_total{a,email} 0",
+			"outrider_check_busy_seconds_total{hung,page} 0",
+			"outrider_check_busy_seconds_total{runner,page} 0",
 			"outrider_check_changes_total{a,email} 1",
 			"outrider_check_changes_total{hung,page} 1",
 			"outrider_check_changes_total{runner,page} 1",
 			"outrider_check_duration_seconds{a,email} 0",
-			"outrider_check_duration_seconds{hung,page} 5.1",
+			"outrider_check_duration_seconds{hung,page} 0",
 			"outrider_check_duration_seconds{runner,page} 0",
+			"outrider_check_flapping{a,email} 0",
+			"outrider_check_flapping{hung,page} 0",
+			"outrider_check_flapping{runner,page} 0",
 			"outrider_check_runs_total{a,email} 1",
-			"outrider_check_runs_total{hung,page} 1",
+			"outrider_check_runs_total{hung,page} 0",
 			"outrider_check_runs_total{runner,page} 13",
+			"outrider_check_stale{a,email} 0",
+			"outrider_check_stale{hung,page} 1",
+			"outrider_check_stale{runner,page} 0",
 			"outrider_check_status{a,email} 1",
 			"outrider_check_status{hung,page} 2",
 			"outrider_check_status{runner,page} 0",
@@ -218,7 +253,7 @@ func TestMetrics(t *testing.T) {
 func TestEverythingAtOnce(t *testing.T) {
 	t.Parallel()
 	r := newRunner()
-	reg := metrics.NewRegistry()
+	reg := metricstest.Registry(t)
 	if err := r.Metrics(reg); err != nil {
 		t.Fatal(err)
 	}
@@ -259,51 +294,4 @@ func TestEverythingAtOnce(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-}
-
-// BenchmarkHealthz compares the digest of 100 checks with a handler that
-// writes the same bytes, one request each in turn. The budget is a ratio of at
-// least 0.70.
-func BenchmarkHealthz(b *testing.B) {
-	r := newRunner()
-	for i := range 99 { // and the heartbeat
-		mustAdd(b, r, Check{Name: fmt.Sprintf("check/%02d", i), Every: time.Hour, Run: answer(verdict.Status(i%4), "status 503, want 2xx")})
-	}
-	if err := r.RunNow(b.Context()); err != nil {
-		b.Fatal(err)
-	}
-	body := r.page(view{category: "page", form: fullJSON}).body
-	ours := httptest.NewServer(r.Healthz(everybody))
-	defer ours.Close()
-	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json; charset=utf-8")
-		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-		w.WriteHeader(http.StatusServiceUnavailable)
-		w.Write(body)
-	}))
-	defer plain.Close()
-	buf := make([]byte, 64<<10)
-	fetch := func(url string) time.Duration {
-		began := time.Now()
-		res, err := http.Get(url)
-		if err != nil {
-			b.Fatal(err)
-		}
-		defer res.Body.Close()
-		for {
-			if _, err := res.Body.Read(buf); err != nil {
-				break
-			}
-		}
-		return time.Since(began)
-	}
-	var digest, same time.Duration
-	for b.Loop() {
-		digest += fetch(ours.URL)
-		same += fetch(plain.URL)
-	}
-	b.ReportMetric(float64(same)/float64(digest), "ratio")
-	b.ReportMetric(float64(b.N)/digest.Seconds(), "digest/s")
-	b.ReportMetric(float64(b.N)/same.Seconds(), "plain/s")
-	b.ReportMetric(float64(len(body)), "bytes")
 }

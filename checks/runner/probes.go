@@ -15,38 +15,53 @@ import (
 // only read a verdict; it cannot remove a check, so it is built anew; it
 // answers "503 OK" when a name is registered for both endpoints, so each
 // endpoint has a handler of its own; it refuses HEAD, so it never sees it.
+//
+// Who probes is a machine, and what it does differs. To restart a process helps
+// only against its own failure: a dependency's, one that a remedy works on and one
+// in maintenance are none for the live probe. Traffic is not sent to what is
+// broken, whatever the reason and whoever knows: for the ready probe the bare
+// verdict counts.
 type probes struct {
-	live, ready http.HandlerFunc
+	live, ready, startup http.HandlerFunc
 }
 
 func (r *Runner) newProbes(entries []*entry) probes {
-	live, ready := healthcheck.NewHandler(), healthcheck.NewHandler()
+	live, ready, startup := healthcheck.NewHandler(), healthcheck.NewHandler(), healthcheck.NewHandler()
 	for _, e := range entries {
 		if e.in(LiveGroup) {
-			live.AddLivenessCheck(e.check.Name, func() error { return e.probe(r.now(), false) })
+			live.AddLivenessCheck(e.check.Name, func() error {
+				_, v := r.show(r.set.Load(), e, r.now())
+				return said(v.Status == verdict.Fail, v.Status, v.Since)
+			})
 		}
 		if e.in(LiveGroup) || e.in(ReadyGroup) {
-			ready.AddReadinessCheck(e.check.Name, func() error { return e.probe(r.now(), true) })
+			ready.AddReadinessCheck(e.check.Name, func() error {
+				s := e.at(r.now())
+				return said(verdict.Compare(s.Status, verdict.Warn) > 0, s.Status, s.Since)
+			})
+		}
+		if e.in(StartupGroup) {
+			startup.AddReadinessCheck(e.check.Name, func() error {
+				s := e.at(r.now())
+				return said(!e.cameUp.Load(), s.Status, s.Since)
+			})
 		}
 	}
-	return probes{live: live.LiveEndpoint, ready: ready.ReadyEndpoint}
+	return probes{live: live.LiveEndpoint, ready: ready.ReadyEndpoint, startup: startup.ReadyEndpoint}
 }
 
-// probe is the verdict as heptio wants it. A failure is an error. Not to know
-// is one for readiness, since a process that cannot tell yet is not ready, but
-// not for liveness: to restart it would not teach it. The error says no more
-// than the status, because probes are open to everybody.
-func (e *entry) probe(now time.Time, known bool) error {
-	s := e.view(now)
-	if s.Status == verdict.Fail || known && s.Status == verdict.Unknown {
-		return fmt.Errorf("%v since %s", s.Status, s.Since.UTC().Format(time.RFC3339))
+// said is the verdict as heptio wants it. It says no more than the status, because
+// probes are open to everybody.
+func said(bad bool, s verdict.Status, since time.Time) error {
+	if !bad {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%v since %s", s, since.UTC().Format(time.RFC3339))
 }
 
 // Live answers Kubernetes' liveness probe, on whatever path it is mounted: 200
 // or, when a check of group live fails, 503. With ?full=1 the body names the
-// checks.
+// checks. Not to know is no failure: a restart would not teach it.
 func (r *Runner) Live() http.Handler {
 	return probeHandler(func() http.HandlerFunc { return r.set.Load().probes.live })
 }
@@ -56,6 +71,13 @@ func (r *Runner) Live() http.Handler {
 // ?full=1 the body names the checks.
 func (r *Runner) Ready() http.Handler {
 	return probeHandler(func() http.HandlerFunc { return r.set.Load().probes.ready })
+}
+
+// Startup answers Kubernetes' startup probe, on whatever path it is mounted: 503
+// until every check of group startup has passed once, or warned, then 200. With
+// ?full=1 the body names the checks.
+func (r *Runner) Startup() http.Handler {
+	return probeHandler(func() http.HandlerFunc { return r.set.Load().probes.startup })
 }
 
 func probeHandler(endpoint func() http.HandlerFunc) http.Handler {

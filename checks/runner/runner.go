@@ -6,7 +6,6 @@
 package runner
 
 import (
-	"cmp"
 	"fmt"
 	"log/slog"
 	"os"
@@ -42,9 +41,12 @@ type Runner struct {
 	stuck   atomic.Int64        // runs past their deadline that have not returned
 	cache   cache
 
+	everything atomic.Pointer[verdict.Maintenance] // of all checks; written with mu held
+
 	mu      sync.Mutex // held for moments, never while foreign code runs
 	running bool
-	flights map[*flight]struct{} // all that have not returned, removed checks' too
+	flights map[*flight]struct{}     // all that have not returned, removed checks' too
+	saved   map[string]verdict.State // restored, of checks that are not there yet
 
 	beat *entry        // the runner's own heartbeat
 	wake chan struct{} // has one item when the scheduler has to look again
@@ -53,6 +55,7 @@ type Runner struct {
 // A set is the checks of a runner at one moment. It never changes.
 type set struct {
 	entries []*entry // sorted by name, the heartbeat included
+	causes  map[*entry][]*entry
 	probes  probes
 }
 
@@ -88,6 +91,7 @@ func New(o Options) *Runner {
 		Name: heartbeatName, Groups: []string{LiveGroup},
 		Every: heartbeatEvery, StaleAfter: heartbeatStaleAfter,
 	}.withDefaults(), r.now())
+	r.everything.Store(&verdict.Maintenance{})
 	r.replace([]*entry{r.beat})
 	return r
 }
@@ -101,7 +105,8 @@ func (r *Runner) Add(checks ...Check) error {
 	for _, e := range r.set.Load().entries {
 		known[e.check.Name] = e.check
 	}
-	entries := slices.Clone(r.set.Load().entries)
+	entries, now := slices.Clone(r.set.Load().entries), r.now()
+	var claimed []string
 	for _, c := range checks {
 		c = c.withDefaults()
 		if err := c.validate(); err != nil {
@@ -111,7 +116,57 @@ func (r *Runner) Add(checks ...Check) error {
 			return fmt.Errorf("add check %q (%v): name is taken by %q (%v)", c.Name, c, other.Name, other)
 		}
 		known[c.Name] = c
-		entries = append(entries, newEntry(c, r.now()))
+		e := newEntry(c, now)
+		if s, ok := r.saved[c.Name]; ok {
+			r.resume(e, s, now)
+			claimed = append(claimed, c.Name)
+		}
+		entries = append(entries, e)
+	}
+	if circle := findCircle(entries); circle != nil {
+		return fmt.Errorf("add check %q: it depends on itself: %s", circle[0], strings.Join(circle, " -> "))
+	}
+	for _, name := range claimed {
+		delete(r.saved, name)
+	}
+	r.replace(entries)
+	select {
+	case r.wake <- struct{}{}:
+	default: // the scheduler will look anyway
+	}
+	return nil
+}
+
+// Renew changes checks that are there: how often, how long, whom they concern. Each
+// keeps its verdict, and is run at once; a run of the old one that is under way is
+// dropped. One that is described as it was goes on undisturbed.
+func (r *Runner) Renew(checks ...Check) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	entries, now := slices.Clone(r.set.Load().entries), r.now()
+	var gone []*entry
+	for _, c := range checks {
+		c = c.withDefaults()
+		if err := c.validate(); err != nil {
+			return fmt.Errorf("renew check %q: %w", c.Name, err)
+		}
+		i := slices.IndexFunc(entries, func(e *entry) bool { return e.check.Name == c.Name && e != r.beat })
+		if i < 0 {
+			return fmt.Errorf("renew check %q: not known", c.Name)
+		}
+		if entries[i].check.same(c) {
+			continue
+		}
+		e := newEntry(c, now)
+		e.state.Store(entries[i].state.Load())
+		gone = append(gone, entries[i])
+		entries[i] = e
+	}
+	if circle := findCircle(entries); circle != nil {
+		return fmt.Errorf("renew check %q: it depends on itself: %s", circle[0], strings.Join(circle, " -> "))
+	}
+	for _, e := range gone {
+		e.removed = true
 	}
 	r.replace(entries)
 	select {
@@ -135,8 +190,8 @@ func (r *Runner) Remove(names ...string) {
 
 // replace needs r.mu, and takes over the entries.
 func (r *Runner) replace(entries []*entry) {
-	slices.SortFunc(entries, func(a, b *entry) int { return cmp.Compare(a.check.Name, b.check.Name) })
-	r.set.Store(&set{entries: entries, probes: r.newProbes(entries)})
+	slices.SortFunc(entries, byCheckName)
+	r.set.Store(&set{entries: entries, causes: findCauses(entries), probes: r.newProbes(entries)})
 	r.changes.Add(1)
 }
 
@@ -165,14 +220,28 @@ func (r *Runner) find(names []string) ([]*entry, error) {
 func (r *Runner) record(e *entry, res verdict.Result, started time.Time) (log func()) {
 	res.At = r.now()
 	res.Took = max(0, res.At.Sub(started))
+	return r.become(e, func(s verdict.State) verdict.State { return verdict.Next(s, e.policy, res) })
+}
+
+// become changes a state; see record.
+func (r *Runner) become(e *entry, next func(verdict.State) verdict.State) (log func()) {
 	before := *e.state.Load()
-	after := verdict.Next(before, e.policy, res)
+	after := next(before)
 	e.state.Store(&after)
 	r.changes.Add(1)
-	if after.Status == before.Status {
+	if verdict.Compare(after.Status, verdict.Unknown) < 0 {
+		e.cameUp.Store(true)
+	}
+	if after.Status == before.Status && after.Flapping == before.Flapping {
 		return func() {}
 	}
 	return func() {
+		if after.Flapping != before.Flapping {
+			r.log.Info("check flaps, or does no longer", "check", e.check.Name, "flapping", after.Flapping, "history", after.History)
+		}
+		if after.Status == before.Status {
+			return
+		}
 		write := r.log.Info
 		if after.Status == verdict.Fail {
 			write = r.log.Warn

@@ -99,7 +99,7 @@ func TestAddRefuses(t *testing.T) {
 		{"the heartbeat's name", Check{Name: "runner", Run: run}, `add check "runner": name is taken by the runner's own heartbeat`},
 		{"no function", Check{Name: "a"}, `add check "a": run: nil, want a function`},
 		{"an unknown category", Check{Name: "a", Category: "sms", Run: run}, `add check "a": category "sms", want page or email`},
-		{"an unknown group", Check{Name: "a", Groups: []string{"alive"}, Run: run}, `add check "a": group "alive", want live or ready`},
+		{"an unknown group", Check{Name: "a", Groups: []string{"alive"}, Run: run}, `add check "a": group "alive", want live, ready or startup`},
 		{"a negative interval", Check{Name: "a", Every: -1, Run: run}, `add check "a": every -1ns, want more than 0`},
 		{"a timeout longer than the interval", Check{Name: "a", Every: time.Second, Timeout: 2 * time.Second, Run: run}, `add check "a": timeout 2s, want at most every (1s)`},
 		{"a staleness that a slow run would reach", Check{Name: "a", Every: 10 * time.Second, Timeout: 2 * time.Second, StaleAfter: 11 * time.Second, Run: run}, `add check "a": stale_after 11s, want at least every and timeout together (12s)`},
@@ -178,4 +178,53 @@ func TestRemove(t *testing.T) {
 		t.Errorf("RunNow of a removed check: %v", err)
 	}
 	mustAdd(t, r, Check{Name: "a", Run: answer(verdict.Pass, "")})
+}
+
+func TestARenewedCheckKeepsItsVerdict(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRunner()
+		runs := map[string]int{}
+		check := func(every time.Duration, as string, depends ...string) Check {
+			return Check{Name: "db", Every: every, DependsOn: depends, Run: func(context.Context) verdict.Result {
+				runs[as]++
+				return verdict.Result{Status: verdict.Fail, Message: as}
+			}}
+		}
+		if err := r.Add(check(time.Minute, "old")); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- r.Run(ctx) }()
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		before := r.Digest(Query{Category: "all"})
+		if err := r.Renew(check(time.Minute, "same")); err != nil { // nothing but another function
+			t.Error(err)
+		}
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if runs["old"] != 1 || runs["same"] != 0 {
+			t.Errorf("%v: want it to go on undisturbed", runs)
+		}
+		if err := r.Renew(check(time.Second, "new")); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(3*time.Second + time.Millisecond)
+		synctest.Wait()
+		after := r.Digest(Query{Category: "all"})
+		if runs["new"] < 3 || len(after.Failing) != 1 || after.Failing[0] != before.Failing[0] || !after.Since.Equal(before.Since) || after.Fingerprint != before.Fingerprint {
+			t.Errorf("%v: %v since %v, want it to fail since %v and to run every second", runs, after.Failing, after.Since, before.Since)
+		}
+		for _, c := range []Check{check(-1, "bad"), check(time.Second, "circle", "db"), {Name: "other", Run: check(0, "").Run}} {
+			if err := r.Renew(c); err == nil {
+				t.Errorf("%v: want it refused", c)
+			}
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }

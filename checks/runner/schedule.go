@@ -67,10 +67,8 @@ func (r *Runner) RunNow(ctx context.Context, names ...string) error {
 	flights := make([]*flight, 0, len(entries))
 	for _, e := range entries {
 		r.mu.Lock()
-		f, log := r.launch(ctx, e, r.now())
+		flights = append(flights, r.launch(ctx, e, r.now()))
 		r.mu.Unlock()
-		log()
-		flights = append(flights, f)
 	}
 	for _, f := range flights {
 		select {
@@ -87,15 +85,14 @@ func (r *Runner) step(ctx context.Context) time.Duration {
 	r.mu.Lock()
 	now := r.now()
 	next := now.Add(heartbeatEvery)
-	var logs []func()
+	log := func() {}
 	entries := r.set.Load().entries
 	for _, e := range entries {
 		if e == r.beat {
 			continue
 		}
 		if !now.Before(e.due) {
-			_, log := r.launch(ctx, e, now)
-			logs = append(logs, log)
+			r.launch(ctx, e, now)
 		}
 		if e.due.Before(next) {
 			next = e.due
@@ -104,30 +101,21 @@ func (r *Runner) step(ctx context.Context) time.Duration {
 	last := r.beat.state.Load()
 	if age := now.Sub(last.Last.At); last.Runs == 0 || age >= heartbeatEvery || age < 0 {
 		message := fmt.Sprintf("checks scheduled: %d", len(entries)-1)
-		logs = append(logs, r.record(r.beat, verdict.Result{Message: message}, now))
+		log = r.record(r.beat, verdict.Result{Message: message}, now)
 	}
 	r.mu.Unlock()
-	for _, log := range logs {
-		log()
-	}
+	log()
 	return next.Sub(now)
 }
 
-// launch needs r.mu. It starts a run of e when its slot is free. When a run
-// under way is past its deadline, that is one more failure; else it is left
-// alone. Either way the next one is due an interval later.
-func (r *Runner) launch(ctx context.Context, e *entry, now time.Time) (f *flight, log func()) {
+// launch needs r.mu. It starts a run of e when its slot is free; a run under way
+// is left alone. Either way the next one is due an interval later.
+func (r *Runner) launch(ctx context.Context, e *entry, now time.Time) *flight {
 	e.due = now.Add(e.check.Every - rand.N(e.check.Every/10+1))
-	if f := e.flight; f != nil {
-		if !f.overran {
-			return f, func() {}
-		}
-		return f, r.record(e, verdict.Result{
-			Status:  verdict.Fail,
-			Message: fmt.Sprintf("no answer in %v, still running since %s", e.check.Timeout, f.started.UTC().Format(time.RFC3339)),
-		}, f.started)
+	if e.flight != nil {
+		return e.flight
 	}
-	f = &flight{started: now, recorded: make(chan struct{}), returned: make(chan struct{})}
+	f := &flight{started: now, recorded: make(chan struct{}), returned: make(chan struct{})}
 	e.flight = f
 	r.flights[f] = struct{}{}
 	grace := min(maxGrace, e.check.Timeout/10)
@@ -140,10 +128,12 @@ func (r *Runner) launch(ctx context.Context, e *entry, now time.Time) (f *flight
 			r.land(ctx, e, f, res)
 		})
 	}()
-	return f, func() {}
+	return f
 }
 
-// overrun records that a run did not answer. It keeps its slot.
+// overrun records that a run did not answer: its goroutine is stuck, and nobody
+// knows. If it still is when as much time again has gone, that is a failure. The
+// run keeps its slot.
 func (r *Runner) overrun(ctx context.Context, e *entry, f *flight) {
 	log := func() {}
 	r.mu.Lock()
@@ -151,8 +141,11 @@ func (r *Runner) overrun(ctx context.Context, e *entry, f *flight) {
 		f.overran = true
 		r.stuck.Add(1)
 		if ctx.Err() == nil && !e.removed {
-			message := fmt.Sprintf("no answer in %v", e.check.Timeout)
-			log = r.record(e, verdict.Result{Status: verdict.Fail, Message: message}, f.started)
+			now := r.now()
+			message := fmt.Sprintf("no answer in %v, still running since %s", e.check.Timeout, f.started.UTC().Format(time.RFC3339))
+			log = r.become(e, func(s verdict.State) verdict.State {
+				return verdict.Stop(s, e.policy, now, now.Add(e.check.Timeout), message)
+			})
 		}
 		close(f.recorded)
 	}
@@ -168,6 +161,9 @@ func (r *Runner) land(ctx context.Context, e *entry, f *flight, res verdict.Resu
 	e.flight = nil
 	if f.overran {
 		r.stuck.Add(-1)
+		if now := r.now(); !e.removed {
+			log = r.become(e, func(s verdict.State) verdict.State { return verdict.Resume(s, e.policy, now) })
+		}
 	} else {
 		if ctx.Err() == nil && !e.removed {
 			log = r.record(e, res, f.started)

@@ -110,12 +110,16 @@ const (
 // A Result is what one run of a check found. The zero Result is a pass that
 // says nothing.
 type Result struct {
-	Status  Status
-	Message string   // one sentence, without secrets; cut to [MaxMessage] bytes
-	Value   *float64 // what was measured; nil when nothing was
-	Unit    string   // of Value: seconds, bytes, items, ratio ...
-	At      time.Time
-	Took    time.Duration
+	Status  Status        `json:"status"`
+	Message string        `json:"message"`         // one sentence, without secrets; cut to [MaxMessage] bytes
+	Value   *float64      `json:"value,omitempty"` // what was measured; nil when nothing was
+	Unit    string        `json:"unit,omitempty"`  // of Value: seconds, bytes, items, ratio ...
+	At      time.Time     `json:"at"`
+	Took    time.Duration `json:"took"`
+
+	// Measures are what else was measured, such as a Nagios plugin's performance
+	// data; [MaxMeasures] at most, the rest is left out.
+	Measures []Measure `json:"measures,omitempty"`
 }
 
 // A Policy says how results become a verdict.
@@ -130,6 +134,11 @@ type Policy struct {
 	// the usual three intervals, one whole interval was missed. 0 means that
 	// results never age.
 	StaleAfter time.Duration
+
+	// FlapHigh is the share of changes among the last results, in percent, from
+	// which on a check flaps, FlapLow the one at which it does no longer. With a
+	// FlapHigh of 0 no check flaps. See [FlapHigh].
+	FlapHigh, FlapLow float64
 }
 
 func (p Policy) lateAfter() time.Duration { return p.StaleAfter * 2 / 3 }

@@ -14,6 +14,9 @@ func build() string {
 	if date != "" {
 		parts = append(parts, date)
 	}
+	if builder != "" {
+		parts = append(parts, "on "+builder)
+	}
 	return strings.Join(parts, ", ")
 }
 

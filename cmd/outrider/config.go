@@ -8,6 +8,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/outrider-agent/outrider/agent/config"
+	"github.com/outrider-agent/outrider/checks"
+	"github.com/outrider-agent/outrider/collectors"
 	"github.com/outrider-agent/outrider/statesync/controller"
 	"github.com/outrider-agent/outrider/statesync/sinks"
 )
@@ -18,19 +20,29 @@ const defaultConfig = "outrider.yaml"
 type settings struct {
 	*config.File
 	statesync *controller.Config
+	series    *seriesConfig
+	verdicts  []checks.Item
 }
 
 // load reads a configuration file. Its mistakes are errors of usage.
 func load(path string) (*settings, error) {
-	s := &settings{statesync: &controller.Config{}}
+	s := &settings{statesync: &controller.Config{}, series: &seriesConfig{}}
+	sections := s.series.sections()
+	sections[controller.Section], sections["checks"] = s.statesync, &s.verdicts
 	file, err := config.Load(path, config.Options{
-		Sections: map[string]any{controller.Section: s.statesync},
-		Kinds:    map[string]config.Kinds{controller.SinksKey: sinks.Kinds()},
+		Sections: sections,
+		Kinds: map[string]config.Kinds{
+			controller.SinksKey: sinks.Kinds(), "collectors": collectors.Kinds(), "exporters": exporterKinds(),
+			"checks": checks.Kinds(),
+		},
 	})
 	if err != nil {
 		return nil, usageError(err)
 	}
 	s.File = file
+	if err := errors.Join(s.series.check(), s.checkItems()); err != nil {
+		return nil, usageError(fmt.Errorf("%s: %w", path, err))
+	}
 	if s.Has(controller.Section) && s.DataDir == "" {
 		return nil, usageError(fmt.Errorf("%s: data_dir: got nothing, want a directory: state sync keeps its ledger there", path))
 	}

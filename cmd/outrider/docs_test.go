@@ -2,11 +2,16 @@ package main
 
 import (
 	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/outrider-agent/outrider/agent/config"
+	"github.com/outrider-agent/outrider/checks"
+	"github.com/outrider-agent/outrider/collectors"
+	"github.com/outrider-agent/outrider/exporters"
+	"github.com/outrider-agent/outrider/history"
 	"github.com/outrider-agent/outrider/statesync/controller"
 	"github.com/outrider-agent/outrider/statesync/sinks"
 	"github.com/outrider-agent/outrider/statesync/workload/custom"
@@ -20,8 +25,11 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	structs := []any{config.File{}, config.Listen{}, controller.Config{}, controller.KindConfig{}, controller.KindName{}, controller.SinkConfig{}, controller.FilterConfig{}, custom.Rules{}}
-	for _, kind := range sinks.Kinds() {
-		structs = append(structs, kind())
+	structs = append(structs, seriesConfig{}, history.Config{}, collectors.Neighbour{}, collectors.Item{}, collectors.Pipeline{}, collectors.Term{}, collectors.Selection{}, collectors.PipelineSelection{}, exporters.Config{}, checks.Item{})
+	for _, table := range []config.Kinds{sinks.Kinds(), collectors.Kinds(), exporterKinds(), checks.Kinds()} {
+		for _, kind := range table {
+			structs = append(structs, kind())
+		}
 	}
 	for _, s := range structs {
 		typ := reflect.TypeOf(s)
@@ -37,5 +45,29 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 				t.Errorf("docs/config.md has no line for %s of %s", key, typ)
 			}
 		}
+	}
+}
+
+// TestTheSidecarOfTheREADMEIsGood reads the configuration that it shows.
+func TestTheSidecarOfTheREADMEIsGood(t *testing.T) {
+	b, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, found := strings.Cut(string(b), "```yaml\nservice: payments\n")
+	text, _, whole := strings.Cut(text, "```")
+	if !found || !whole {
+		t.Fatal("README.md shows no configuration of a service payments")
+	}
+	path := filepath.Join(t.TempDir(), "sidecar.yaml")
+	if err := os.WriteFile(path, []byte("service: payments\n"+text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.series.Pipelines) != 1 || len(s.series.Exporters) != 2 {
+		t.Errorf("%d pipelines and %d exporters, want 1 and 2", len(s.series.Pipelines), len(s.series.Exporters))
 	}
 }

@@ -69,7 +69,10 @@ func (a *agentLedger) ask(ctx context.Context, verb string, q url.Values, read f
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
-		return fmt.Errorf("ask the agent: status %d, want 200: %s", resp.StatusCode, bytes.TrimSpace(text))
+		if text = bytes.TrimSpace(text); resp.StatusCode == http.StatusConflict && len(text) > 0 {
+			return errors.New(string(text)) // it says why not
+		}
+		return fmt.Errorf("ask the agent: status %d, want 200: %s", resp.StatusCode, text)
 	}
 	if err := read(resp.Body); err != nil {
 		return fmt.Errorf("read the agent's answer: %w", err)

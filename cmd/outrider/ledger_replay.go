@@ -40,9 +40,9 @@ func ledgerReplayCommand() *cobra.Command {
 ID, seq and number and marked as replayed, up to where the sink stands (what
 comes after is on its way anyhow); or its dead letters, which go from the list
 once they are to be sent. What was replayed comes before what waits, in its own
-order, at the rate of the sink; what the sink's filter leaves out comes too. It
-ends when all is written down to be sent: outrider ledger sinks says what still
-waits.
+order, as fast as the sink takes it; what the sink's filter leaves out comes
+too. The command ends when all is written down to be sent, at --rate: outrider
+ledger sinks says what still waits.
 
 Something must say what to replay; all of the log is --from 1. The ledger keeps
 changes for a time only (ledger.keep): what is gone is not found. The agent is
@@ -70,7 +70,7 @@ before, or was refused; 2: a wrong command line.`,
 	flags.StringVar(&f.workload, "workload", "", "only this workload: NAMESPACE/KIND/NAME")
 	flags.StringVar(&q.UID, "uid", "", "only this life of a workload")
 	flags.StringVar(&f.state, "state", "", "only changes to this state, such as Failed")
-	flags.StringVar(&f.rate, "rate", "100/s", "how many a second; 0: as fast as the ledger can")
+	flags.StringVar(&f.rate, "rate", "100/s", "how many are written down a second; 0: as fast as the ledger can")
 	flags.BoolVar(&q.DryRun, "dry-run", false, "only count")
 	flags.BoolVar(&p.json, "json", false, "print how far it is as JSON, one object a line")
 	c.RunE = func(c *cobra.Command, _ []string) error {

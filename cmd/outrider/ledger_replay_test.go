@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -17,7 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/outrider-agent/outrider/agent"
-	"github.com/outrider-agent/outrider/metrics"
+	"github.com/outrider-agent/outrider/metrics/metricstest"
 	"github.com/outrider-agent/outrider/statesync"
 	"github.com/outrider-agent/outrider/statesync/delivery"
 	"github.com/outrider-agent/outrider/statesync/ledger"
@@ -50,7 +51,7 @@ func buryLetters(t *testing.T, l *ledger.Ledger, numbers ...int64) {
 // reopen opens a ledger and runs it until the test ends.
 func reopen(t *testing.T, dir string) *ledger.Ledger {
 	t.Helper()
-	l, err := ledger.Open(ledger.Options{Dir: dir, Log: slog.New(slog.DiscardHandler), Registry: metrics.NewRegistry(), Now: time.Now})
+	l, err := ledger.Open(ledger.Options{Dir: dir, Log: slog.New(slog.DiscardHandler), Registry: metricstest.Registry(t), Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,6 +74,10 @@ func TestTheVerbsWithoutAnAgent(t *testing.T) {
 	dir := shortDir(t)
 	l, _ := writeLedger(t, dir, 1000)
 	buryLetters(t, l, 7, 8, 9)
+	config := filepath.Join(t.TempDir(), "outrider.yaml")
+	if err := os.WriteFile(config, []byte("service: here\nstatesync: {kubeconfig: ./outrider.yaml, sinks: [{name: other, file: {path: ./other.ndjson}}]}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, step := range []struct {
 		args, want, err string
 	}{
@@ -89,8 +94,10 @@ func TestTheVerbsWithoutAnAgent(t *testing.T) {
 		{"sinks", "sink                                      acked        waiting      aside dead letters  configured\n" +
 			"archive                                    1000            203        203            0  -\n", ""},
 		{"attach archive", "", "attach sink archive: no agent answers in " + dir},
-		{"forget none --yes", "", "forget sink none: refused: the ledger has no cursor of it"},
-		{"forget archive --yes", "sink archive: forgotten\n", ""},
+		{"forget archive --yes", "", "forget: no agent answers in " + dir + ", and got no configuration"},
+		{"forget none --yes -c " + config, "", "forget sink none: refused: the ledger has no cursor of it"},
+		{"forget other --yes -c " + config, "", "forget: got sink other, which " + config + " has"},
+		{"forget archive --yes -c " + config, "sink archive: forgotten\n", ""},
 		{"sinks", "no sinks: none was ever configured\n", ""},
 	} {
 		out, err := outrider(t, append(append([]string{"ledger"}, strings.Fields(step.args)...), "--dir", dir)...)
@@ -111,6 +118,46 @@ func TestTheVerbsWithoutAnAgent(t *testing.T) {
 	}
 }
 
+// TestAHeldLedgerIsCheckpointed, while it is held: else a long replay makes a
+// write-ahead log as long.
+func TestAHeldLedgerIsCheckpointed(t *testing.T) {
+	t.Parallel()
+	dir := shortDir(t)
+	l, _ := writeLedger(t, dir, 1000)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	h, err := (&ledgerPlace{}).holdLedger(dir, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	size := func() int64 {
+		info, err := os.Stat(filepath.Join(dir, ledger.File))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	before := size()
+	if _, err := h.Replay(t.Context(), replay.Query{Sink: "archive", From: 1}, func(replay.Report) {}); err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(20 * time.Second); size() == before; {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("what was replayed stays in the write-ahead log")
+		}
+	}
+}
+
 // TestReplayThroughTheAgent asks it, and shows how far it is.
 func TestReplayThroughTheAgent(t *testing.T) {
 	t.Parallel()
@@ -125,14 +172,19 @@ func TestReplayThroughTheAgent(t *testing.T) {
 			attached = append(attached, r.FormValue("sink"))
 			fmt.Fprintln(w, "sink "+r.FormValue("sink")+": attached")
 		}),
-		"ledger/forget": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusConflict) }),
+		"ledger/forget": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			says := map[string]string{"old": "no", "older": "forget sink older: refused: no", "broken": ""}
+			http.Error(w, says[r.FormValue("sink")], http.StatusConflict)
+		}),
 	})
 	for _, step := range []struct{ args, want, err string }{
 		{"replay --sink archive --dead-letters", "replayed 2 dead letters to sink archive: they are sent as fast as it takes them\n", ""},
 		{"replay --sink archive --workload load/Pod/a --uid a --from 1 --to 100 --rate 1000/s", "replayed 100 changes to sink archive: they are sent as fast as it takes them\n", ""},
-		{"replay --sink none --from 1", "", "ask the agent: status 409, want 200: replay to sink none: refused: the ledger has no such sink"},
+		{"replay --sink none --from 1", "", "replay to sink none: refused: the ledger has no such sink"},
 		{"attach archive", "sink archive: attached\n", ""},
-		{"forget old --yes", "", "forget sink old: ask the agent: status 409, want 200: no"},
+		{"forget old --yes", "", "forget sink old: no"},
+		{"forget older --yes", "", "forget sink older: refused: no"},
+		{"forget broken --yes", "", "forget sink broken: ask the agent: status 409, want 200: "},
 	} {
 		out, err := outrider(t, append(append([]string{"ledger"}, strings.Fields(step.args)...), "--dir", dir)...)
 		if out != step.want || step.err == "" && err != nil || step.err != "" && (err == nil || !strings.Contains(err.Error(), step.err)) {
@@ -243,7 +295,7 @@ func TestAReplayIsDelivered(t *testing.T) {
 	}
 	sink := &taker{more: make(chan struct{}, 100), refuse: map[int64]bool{7: true}}
 	d, err := delivery.New(delivery.Options{
-		Name: "archive", Sink: sink, Source: l, Cursor: cursor, Registry: metrics.NewRegistry(),
+		Name: "archive", Sink: sink, Source: l, Cursor: cursor, Registry: metricstest.Registry(t),
 		Logger: slog.New(slog.DiscardHandler), Now: time.Now,
 	})
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/outrider-agent/outrider/agent"
-	"github.com/outrider-agent/outrider/metrics"
+	"github.com/outrider-agent/outrider/metrics/metricstest"
 	"github.com/outrider-agent/outrider/statesync"
 	"github.com/outrider-agent/outrider/statesync/ledger"
 	"github.com/outrider-agent/outrider/statesync/ledger/inspect"
@@ -25,7 +25,7 @@ import (
 // data directory, and returns the open ledger and what the sink got.
 func writeLedger(t *testing.T, dir string, n int64) (l *ledger.Ledger, record string) {
 	t.Helper()
-	l, err := ledger.Open(ledger.Options{Dir: dir, Log: slog.New(slog.DiscardHandler), Registry: metrics.NewRegistry(), Now: time.Now})
+	l, err := ledger.Open(ledger.Options{Dir: dir, Log: slog.New(slog.DiscardHandler), Registry: metricstest.Registry(t), Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,7 +25,8 @@ import (
 // heldLedger is a ledger that no agent has: this process holds its directory.
 type heldLedger struct {
 	*ledger.Ledger
-	dir *agent.DataDir
+	dir  *agent.DataDir
+	stop func() // ends the checkpoints
 }
 
 // holdLedger opens the ledger of a data directory for writing. It makes none.
@@ -48,11 +50,18 @@ func (p *ledgerPlace) holdLedger(dir string, stderr io.Writer) (_ *heldLedger, e
 	if err != nil {
 		return nil, errors.Join(err, held.Close())
 	}
-	return &heldLedger{l, held}, nil
+	// Not Run: what it deletes of age may be what a sink has not been given.
+	ctx, cancel := context.WithCancel(context.Background())
+	var checkpoints sync.WaitGroup
+	checkpoints.Go(func() { l.RunCheckpoints(ctx) })
+	return &heldLedger{l, held, func() { cancel(); checkpoints.Wait() }}, nil
 }
 
 // Close releases the ledger and its directory.
-func (h *heldLedger) Close() error { return errors.Join(h.Ledger.Close(), h.dir.Close()) }
+func (h *heldLedger) Close() error {
+	h.stop()
+	return errors.Join(h.Ledger.Close(), h.dir.Close())
+}
 
 // Replay implements [replayer].
 func (h *heldLedger) Replay(ctx context.Context, q replay.Query, tell func(replay.Report)) (replay.Report, error) {
@@ -82,7 +91,7 @@ as before. A reload of the configuration does the same for all sinks.`,
 			defer func() { err = errors.Join(err, a.Close()) }()
 			said, err := a.tellAgent(c.Context(), "attach", args[0])
 			if err != nil {
-				return fmt.Errorf("attach sink %s: %w", args[0], err)
+				return doing("attach sink "+args[0], err)
 			}
 			_, err = io.WriteString(c.OutOrStdout(), said)
 			return err
@@ -101,13 +110,14 @@ func ledgerForgetCommand() *cobra.Command {
 		Long: `Remove what the ledger keeps of a sink that is not configured any more: its
 cursor, what is put aside for it, and its dead letters. If a sink of that name
 is configured again, it is a new one. The agent is asked; without one, the
-data directory is used directly. It asks first, unless --yes is given.`,
+data directory is used directly, and the configuration must say which sinks
+there are: with --dir, give -c too. It asks first, unless --yes is given.`,
 		Example: "  outrider ledger forget archive\n  outrider ledger forget archive --yes",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			err := p.forget(c, args[0], yes)
 			if err != nil && !errors.Is(err, errUsage) {
-				return fmt.Errorf("forget sink %s: %w", args[0], err)
+				return doing("forget sink "+args[0], err)
 			}
 			return err
 		},
@@ -117,12 +127,26 @@ data directory is used directly. It asks first, unless --yes is given.`,
 	return c
 }
 
+// doing says what was being done, unless the agent has said so.
+func doing(what string, err error) error {
+	if strings.HasPrefix(err.Error(), what+": ") {
+		return err
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
 func (p *ledgerPlace) forget(c *cobra.Command, sink string, yes bool) (err error) {
 	dir, err := p.directory()
 	if err != nil {
 		return err
 	}
-	if names, known := p.sinks(); known && slices.Contains(names, sink) {
+	if p.settings == nil && c.Flags().Changed("config") {
+		if p.settings, err = load(p.config); err != nil {
+			return err
+		}
+	}
+	names, known := p.sinks()
+	if known && slices.Contains(names, sink) {
 		return usageError(fmt.Errorf("forget: got sink %s, which %s has, want one that is not configured: take it out and reload first", sink, p.config))
 	}
 	if err := p.confirm(c, sink, yes); err != nil {
@@ -136,6 +160,9 @@ func (p *ledgerPlace) forget(c *cobra.Command, sink string, yes bool) (err error
 		}
 		_, err = io.WriteString(c.OutOrStdout(), said)
 		return err
+	}
+	if !known {
+		return usageError(fmt.Errorf("forget: no agent answers in %s, and got no configuration that says which sinks there are, want -c FILE, or an agent that runs", dir))
 	}
 	h, err := p.holdLedger(dir, c.ErrOrStderr())
 	if err != nil {

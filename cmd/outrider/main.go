@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/outrider-agent/outrider/checks"
 )
 
 // Set by the linker; read-only.
@@ -21,12 +23,13 @@ var (
 	version = "devel"
 	commit  = ""
 	date    = ""
+	builder = "" // the host on which it was built
 )
 
 // errUsage marks errors of the command line and the configuration.
 var errUsage = errors.New("usage")
 
-func main() { os.Exit(run(os.Args[1:])) }
+func main() { os.Exit(run(commandLine(os.Args))) }
 
 // run runs the command and returns its exit code.
 func run(args []string) int {
@@ -35,9 +38,12 @@ func run(args []string) int {
 	root := rootCommand()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
+	var code exitCode
 	switch {
 	case err == nil:
 		return 0
+	case errors.As(err, &code): // all has been said
+		return int(code)
 	case errors.Is(err, errUsage):
 		fmt.Fprintln(os.Stderr, "outrider:", trimUsage(err))
 		return 2
@@ -52,6 +58,7 @@ func rootCommand() *cobra.Command {
 		Short: "Tells a platform about every state change of its Kubernetes workloads, and shows how it does",
 		Example: `  outrider config check -c outrider.yaml
   outrider run -c outrider.yaml
+  outrider check digest http://127.0.0.1:9610
   outrider ledger stat -c outrider.yaml`,
 		Version:       version,
 		SilenceUsage:  true,
@@ -63,7 +70,7 @@ func rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError(fmt.Errorf("%w; see %s --help", err, c.CommandPath()))
 	})
-	root.AddCommand(runCommand(), reloadCommand(), configCommand(), ledgerCommand(), versionCommand())
+	root.AddCommand(runCommand(), demoCommand(), simulateCommand(), reloadCommand(), configCommand(), checkCommand(checks.Kinds(), loadChecks), probeCommand(), ledgerCommand(), versionCommand())
 	strictArgs(root)
 	return root
 }

@@ -13,7 +13,8 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"outrider": func() { os.Exit(run(os.Args[1:])) },
+		"outrider":     func() { os.Exit(run(commandLine(os.Args))) },
+		"check_digest": func() { os.Exit(run(commandLine(os.Args))) },
 	})
 }
 
@@ -22,6 +23,7 @@ func TestCommand(t *testing.T) {
 		Dir: "testdata", RequireExplicitExec: true, UpdateScripts: os.Getenv("UPDATE") != "",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"waitready": waitReady, "waitpage": waitPage, "hangup": hangUp,
+			"post": postControl, "wrong": wrongUsage, "occupy": occupy, "empty": emptyFolder, "waitbytes": waitBytes,
 		},
 	})
 }

@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -29,8 +31,24 @@ func reread(path string, started *settings) (*agent.Configuration, error) {
 		return nil, errors.New(trimUsage(err))
 	}
 	c := &agent.Configuration{
-		Components: map[string]any{}, Restart: config.Changed(*started.File, *next.File), Warnings: next.Warnings,
+		Components: map[string]any{"collectors": next.series.collectors(), "exporters": next.series.exporters(started.Service)},
+		Restart:    config.Changed(*started.File, *next.File),
+		Warnings:   next.Warnings,
 	}
+	items := next.items()
+	c.Components["checks"] = &items
+	for _, key := range config.Changed(*started.series, *next.series) {
+		if strings.HasPrefix(key, "history.") {
+			c.Restart = append(c.Restart, key)
+		}
+	}
+	if c.Auth, err = loadAuth(next); err != nil {
+		return nil, err
+	}
+	// Their contents are compared, and taken as far as they can be.
+	c.Restart = slices.DeleteFunc(c.Restart, func(key string) bool {
+		return key == "listen.web_config_file" || key == "listen.bearer_tokens_file"
+	})
 	switch has := next.Has(controller.Section); {
 	case has != started.Has(controller.Section):
 		c.Restart = append(c.Restart, controller.Section)
@@ -46,11 +64,13 @@ func reloadCommand() *cobra.Command {
 		Use:   "reload",
 		Short: "Have the running agent read its configuration again",
 		Long: `Have the agent that runs on the configuration's data_dir read its configuration
-file again, as SIGHUP does, and say what came of it. Sinks that were added, taken
-out or changed are applied at once; a detached one is attached again, with a gap.
-Other changes are named and count after a restart. A file with mistakes changes
-nothing: exit code 2 for one that this command cannot read, 1 for what the agent
-refused or could not apply.`,
+file again, as SIGHUP does, and say what came of it. Sinks, neighbours, checks,
+collectors, pipelines and exporters that were added, taken out or changed are applied
+at once; counters and sockets stay. A detached sink is attached again, with a gap. So are
+other users and tokens in the files that listen names. Other changes are named and
+count after a restart. A file with mistakes changes nothing: exit code 2
+for one that this command cannot read, 1 for what the agent refused or could not
+apply.`,
 		Example: "  outrider reload -c outrider.yaml\n  kill -HUP $PID",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -61,18 +81,18 @@ refused or could not apply.`,
 			if s.DataDir == "" {
 				return usageError(fmt.Errorf("%s: data_dir: got nothing, want the directory of the agent; or send it SIGHUP", path))
 			}
-			return askReload(c.Context(), filepath.Join(string(s.DataDir), "control"), c.OutOrStdout())
+			return askReload(c.Context(), string(s.DataDir), c.OutOrStdout())
 		},
 	}
 	c.Flags().StringVarP(&path, "config", "c", defaultConfig, "configuration file")
 	return c
 }
 
-// askReload asks the agent behind a control socket and copies its answer.
-func askReload(ctx context.Context, socket string, out io.Writer) error {
+// askReload asks the agent that has a data directory and copies its answer.
+func askReload(ctx context.Context, dir string, out io.Writer) error {
 	client := &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", socket)
+			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(dir, "control"))
 		},
 	}}
 	defer client.CloseIdleConnections()
@@ -82,7 +102,7 @@ func askReload(ctx context.Context, socket string, out io.Writer) error {
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return fmt.Errorf("reload: no agent answers in the data directory: %w", err)
+		return fmt.Errorf("reload: no agent answers in the data directory %s: %w; one that was started with another data_dir is told by SIGHUP", dir, err)
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, mostAnswer))

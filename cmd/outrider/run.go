@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -15,11 +16,20 @@ import (
 
 	"github.com/outrider-agent/outrider/agent"
 	"github.com/outrider-agent/outrider/agent/listen"
+	"github.com/outrider-agent/outrider/checks"
 	"github.com/outrider-agent/outrider/exporters"
 	"github.com/outrider-agent/outrider/metrics"
 	"github.com/outrider-agent/outrider/statesync/controller"
 	"github.com/outrider-agent/outrider/statesync/kube"
 	"github.com/outrider-agent/outrider/statesync/sinks"
+)
+
+// A sidecar shares the memory of what it rides beside, and has little to do: it
+// collects garbage sooner than Go does by default. With state sync it has more to
+// do, and more memory is asked for anyway.
+const (
+	sidecarGC   = 5
+	startIsOver = 5 * time.Second
 )
 
 func runCommand() *cobra.Command {
@@ -29,8 +39,9 @@ func runCommand() *cobra.Command {
 		Short: "Run the agent",
 		Long: `Run the agent until SIGTERM or Ctrl-C. It stops within 5 seconds; what is not
 delivered yet stays in the data directory and is delivered after the next start.
-On SIGHUP it reads the configuration again and applies what changed in the sinks
-(see outrider reload); a file with mistakes changes nothing.
+On SIGHUP it reads the configuration again and applies what changed in sinks,
+neighbours, checks, collectors, pipelines and exporters (see outrider reload); a file
+with mistakes changes nothing.
 
 Where to look while it runs (defaults; "listen" in the configuration):
   http://127.0.0.1:9610/healthz    the digest         http://127.0.0.1:9610/metrics
@@ -60,11 +71,7 @@ func runAgent(ctx context.Context, path string, s *settings) (err error) {
 	for _, w := range s.Warnings {
 		log.Warn("configuration", "warning", w)
 	}
-	auth, err := listen.LoadAuth(listen.AuthOptions{
-		WebConfig:            string(s.Listen.WebConfig),
-		BearerTokens:         string(s.Listen.BearerTokens),
-		AllowUnauthenticated: s.Listen.AllowUnauthenticated,
-	})
+	auth, err := loadAuth(s)
 	if err != nil {
 		return usageError(err)
 	}
@@ -73,8 +80,7 @@ func runAgent(ctx context.Context, path string, s *settings) (err error) {
 		Service: s.Service, Version: version, Build: build(),
 		Listen: agent.Listen{Public: s.Listen.Public, Debug: s.Listen.Debug, Status: s.Listen.Status},
 		Auth:   auth, Log: log, Registry: reg,
-		MetricsHandler: exporters.PrometheusOptions{Log: log}.Handler(reg),
-		Configuration:  func() (*agent.Configuration, error) { return reread(path, s) },
+		Configuration: func() (*agent.Configuration, error) { return reread(path, s) },
 	}
 	if s.DataDir != "" {
 		dir, err := agent.OpenDataDir(string(s.DataDir), s.Service)
@@ -84,6 +90,12 @@ func runAgent(ctx context.Context, path string, s *settings) (err error) {
 		defer func() { err = errors.Join(err, dir.Close()) }()
 		o.DataDir = dir.Path()
 	}
+	series, err := newSeries(s, reg, log)
+	if err != nil {
+		return err
+	}
+	o.Components, o.MetricsHandler = series.components(), series.page(log)
+	var living checks.Workloads
 	if s.Has(controller.Section) {
 		kube.LogTo(log)
 		c, err := stateSync(s, o.DataDir, reg, log)
@@ -91,11 +103,28 @@ func runAgent(ctx context.Context, path string, s *settings) (err error) {
 			return fmt.Errorf("state sync: %w", err)
 		}
 		o.Components = append(o.Components, c)
+		living = &workloads{of: c, now: time.Now}
 	}
+	verdicts, err := newVerdicts(s, reg, series, living, log)
+	if err != nil {
+		return err
+	}
+	o.Components = append(o.Components, verdicts)
 	a, err := agent.New(o)
 	if err != nil {
 		return err
 	}
+	verdicts.Attach(a.Runner())
+	series.exporter.Attach(func() []exporters.Verdict { return told(a.Runner()) })
+	if !s.Has(controller.Section) && os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(sidecarGC)
+	}
+	settled := time.AfterFunc(startIsOver, func() {
+		if err := forgetStart(); err != nil {
+			log.Info("memory of the start is kept", "err", err)
+		}
+	})
+	defer settled.Stop()
 	log.Info("outrider starts", "version", version, "service", s.Service, "configuration", s.Path)
 	defer context.AfterFunc(ctx, func() { log.Info("outrider stops", "cause", context.Cause(ctx)) })()
 	if err := runReloading(ctx, a, hangUps); err != nil {
@@ -103,6 +132,15 @@ func runAgent(ctx context.Context, path string, s *settings) (err error) {
 	}
 	log.Info("outrider has stopped")
 	return nil
+}
+
+// loadAuth reads the files that say who may read.
+func loadAuth(s *settings) (*listen.Auth, error) {
+	return listen.LoadAuth(listen.AuthOptions{
+		WebConfig:            string(s.Listen.WebConfig),
+		BearerTokens:         string(s.Listen.BearerTokens),
+		AllowUnauthenticated: s.Listen.AllowUnauthenticated,
+	})
 }
 
 // runReloading runs the agent, and reloads it on each hang-up.

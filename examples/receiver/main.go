@@ -29,7 +29,8 @@ as JSON. When it is interrupted it prints the report.
 
 The store is a file of events, one a line, that grows for ever; outrider
 ledger verify --against reads it too. Without one a receiver that is started
-again has lost everything, and will say so: give it a new sink.
+again has lost everything: its report is of what came since, and says from which
+number on. Then give it a new sink.
 
 In memory it keeps about 400 bytes for each workload that lives, or ended
 within --forget, and runs of the numbers that marks may still count.

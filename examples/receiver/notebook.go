@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/outrider-agent/outrider/examples/receiver/story"
 )
 
@@ -40,7 +42,8 @@ type note struct {
 }
 
 // openNotebook opens the store, if path names one, and reads back what is in
-// it. A last line without its end was never acknowledged: it is cut off.
+// it. A last line without its end was never acknowledged: it is cut off, unless
+// it is all there is and does not look like one.
 func openNotebook(path string, forget time.Duration, now func() time.Time) (*notebook, error) {
 	n := &notebook{now: now, notes: make(chan note), book: story.New(forget)}
 	if path == "" {
@@ -50,13 +53,20 @@ func openNotebook(path string, forget time.Duration, now func() time.Time) (*not
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("open store %s: another receiver has it: %w", path, err)
+	}
 	n.store = f
 	if err := errors.Join(n.readBack(), syncFolder(path)); err != nil {
-		f.Close()
+		n.close()
 		return nil, fmt.Errorf("open store %s: %w", path, err)
 	}
 	return n, nil
 }
+
+// eventStart is how each line of a store begins, as outrider sends it.
+const eventStart = `{"specversion":`
 
 // readBack enters all lines of the store in the book.
 func (n *notebook) readBack() error {
@@ -64,6 +74,9 @@ func (n *notebook) readBack() error {
 	for lines, number := bufio.NewReaderSize(n.store, 1<<16), 1; ; number++ {
 		line, err := lines.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
+			if at == 0 && string(line[:min(len(line), len(eventStart))]) != eventStart[:min(len(line), len(eventStart))] {
+				return fmt.Errorf("line %d: no event, and it has no end", number)
+			}
 			return n.store.Truncate(at)
 		}
 		if err != nil {
@@ -73,7 +86,11 @@ func (n *notebook) readBack() error {
 		if err != nil {
 			return fmt.Errorf("line %d: %w", number, err)
 		}
-		n.book.Take(e, n.now())
+		taken := n.now()
+		if !e.Time.IsZero() && e.Time.Before(taken) {
+			taken = e.Time // or each start would remember all that has ended for longer
+		}
+		n.book.Take(e, taken)
 		at += int64(len(line))
 	}
 }
@@ -126,7 +143,7 @@ func (n *notebook) run(ctx context.Context) error {
 	}
 }
 
-// write makes what is new of the notes durable.
+// write makes what the store needs of the notes durable.
 func (n *notebook) write(group []note) error {
 	if n.store == nil {
 		return nil
@@ -134,7 +151,7 @@ func (n *notebook) write(group []note) error {
 	var lines bytes.Buffer
 	for _, g := range group {
 		for i, e := range g.events {
-			if n.has(e) {
+			if !n.needs(e) {
 				continue
 			}
 			lines.Write(g.texts[i])
@@ -161,9 +178,9 @@ func (n *notebook) enter(group []note) {
 	})
 }
 
-func (n *notebook) has(e story.Event) (had bool) {
-	n.with(func(b *story.Book) { had = b.Has(e) })
-	return had
+func (n *notebook) needs(e story.Event) (needed bool) {
+	n.with(func(b *story.Book) { needed = b.Needs(e) })
+	return needed
 }
 
 func (n *notebook) with(f func(*story.Book)) {
@@ -190,6 +207,7 @@ func (n *notebook) report(limit int) (r story.Report) {
 
 func (n *notebook) close() {
 	if n.store != nil {
+		_ = unix.Flock(int(n.store.Fd()), unix.LOCK_UN) // a process that is just being forked would keep it
 		n.store.Close()
 	}
 }

@@ -151,7 +151,7 @@ td.n { text-align: right; width: 6rem; font-variant-numeric: tabular-nums }
 </style>
 </head>
 <body>
-<h1>{{if .Whole}}Whole: nothing is missing that is not accounted for{{else}}Not whole: {{.Unexplained}} changes missing, {{len .Accounts}} marks do not add up, {{.ContradictionsSeen}} contradictions{{end}}</h1>
+<h1>{{if .Whole}}Whole{{if .Since}} since number {{.Since}}{{end}}: nothing is missing that is not accounted for{{else}}Not whole: {{.Unexplained}} changes missing, {{len .Accounts}} marks do not add up, {{.ContradictionsSeen}} contradictions{{end}}</h1>
 <h2>Workloads</h2>
 <table>{{range $state, $n := .Workloads}}
 <tr><td class="n">{{$n}}</td><td>{{$state}}</td></tr>{{else}}

@@ -126,7 +126,7 @@ func TestUnsignedIsRefused(t *testing.T) {
 // change once, and a line that a crash tore is not.
 func TestTheStoreSurvives(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "changes.ndjson")
-	surface, _ := open(t, path)
+	surface, first := open(t, path)
 	for _, body := range []string{change("a", 1, 0, ""), change("a", 3, 1, `,"skipped":[{"from":2,"to":2,"cause":"dead_letter"}]`), change("a", 1, 0, "")} {
 		if got := post(t, surface, oneEvent, body); got != 204 {
 			t.Fatalf("status %d, want 204", got)
@@ -138,6 +138,7 @@ func TestTheStoreSurvives(t *testing.T) {
 	}
 	f.WriteString(change("a", 4, 3, "")[:50])
 	f.Close()
+	first.close()
 
 	again, notes := open(t, path)
 	if r := notes.report(10); r.Applied != 2 || r.Repeats != 0 || len(r.Missing) != 1 || r.Missing[0].From != 2 || !r.Whole {
@@ -175,6 +176,114 @@ func TestAStoreThatIsNoneIsRefused(t *testing.T) {
 	}
 	if text, _ := os.ReadFile(path); string(text) != "something else\n" {
 		t.Errorf("the file was changed: %q", text)
+	}
+}
+
+// TestAFileWithoutALineBreakIsLeftAlone, unless it is a line that a crash tore.
+func TestAFileWithoutALineBreakIsLeftAlone(t *testing.T) {
+	for text, want := range map[string]string{
+		"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+		`{"key": "of something else"}`:           `{"key": "of something else"}`,
+		change("a", 1, 0, ""):                    "",
+		`{"spec`:                                 "",
+	} {
+		path := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		n, err := openNotebook(path, time.Hour, time.Now)
+		if err == nil {
+			n.close()
+		}
+		if got, _ := os.ReadFile(path); string(got) != want || (err == nil) != (want == "") {
+			t.Errorf("%q is now %q, error %v; want %q", text, got, err, want)
+		}
+	}
+}
+
+// TestAStoreBelongsToOneReceiver: two would not know what the other has.
+func TestAStoreBelongsToOneReceiver(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "changes.ndjson")
+	n, err := openNotebook(path, time.Hour, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second, err := openNotebook(path, time.Hour, time.Now); err == nil || !strings.Contains(err.Error(), "another receiver") {
+		t.Errorf("opened twice: %v, %v", second, err)
+	}
+	n.close()
+	if n, err = openNotebook(path, time.Hour, time.Now); err != nil {
+		t.Fatal(err)
+	}
+	n.close()
+}
+
+// TestReplaysAreStored even where the book thinks that it has them: a store
+// that lost lines gets them back by nothing else.
+func TestReplaysAreStored(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "changes.ndjson")
+	surface, _ := open(t, path)
+	for _, body := range []string{change("a", 1, 0, ""), change("a", 1, 0, ""), change("a", 1, 0, `,"replayed":true`)} {
+		if got := post(t, surface, oneEvent, body); got != 204 {
+			t.Fatalf("status %d, want 204", got)
+		}
+	}
+	text, err := os.ReadFile(path)
+	if n := bytes.Count(text, []byte("\n")); err != nil || n != 2 || !bytes.Contains(text, []byte(`"replayed":true`)) {
+		t.Errorf("%d lines, error %v, want the change and its replay:\n%s", n, err, text)
+	}
+}
+
+// TestTheStoreIsTheBook: what is read back counts for marks as what was taken.
+func TestTheStoreIsTheBook(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "changes.ndjson")
+	surface, notes := open(t, path)
+	for _, body := range []string{
+		change("a", 3, 0, `,"initial":true,"number":0`), // where it stands
+		change("a", 3, 2, `,"number":2`),                // and the change itself
+		`{"specversion":"1.0","id":"m","source":"/clusters/c/sinks/s","type":"dev.outrider.mark","data":{"previous":1,"number":2,"changes":1}}`,
+	} {
+		if got := post(t, surface, oneEvent, body); got != 204 {
+			t.Fatalf("status %d, want 204", got)
+		}
+	}
+	if r := notes.report(1); !r.Whole || r.Since != 1 {
+		t.Fatalf("whole %v since %d, want it since 1", r.Whole, r.Since)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := path + ".copy"
+	if err := os.WriteFile(copied, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again, err := openNotebook(copied, time.Hour, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.close()
+	if r := again.report(1); !r.Whole {
+		t.Errorf("not whole after a restart: %v", r.Accounts)
+	}
+}
+
+// TestARestartForgetsInTime: what has ended is not remembered anew.
+func TestARestartForgetsInTime(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "changes.ndjson")
+	ended := strings.Replace(change("a", 1, 0, ""), `"to":"Running"`, `"to":"Succeeded"`, 1)
+	if err := os.WriteFile(path, []byte(ended+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	end := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	n, err := openNotebook(path, 24*time.Hour, func() time.Time { return end.Add(23 * time.Hour) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.close()
+	n.with(func(b *story.Book) { b.Forget(end.Add(25 * time.Hour)) })
+	if r := n.report(1); r.Forgotten != 1 {
+		t.Errorf("%d forgotten 25 hours after the end, want 1 after 24", r.Forgotten)
 	}
 }
 

@@ -29,6 +29,7 @@ func rules() []rule {
 		{"no mutable package variables", packageVars},
 		{"only commands exit", exits},
 		{"tests do not sleep", sleeps},
+		{"tests balance their books", unchecked},
 		{"gofmt", unformatted},
 		{"no replace directives", replaceDirectives},
 		{"top-level folders are the design's", topFolders},
@@ -63,7 +64,7 @@ type sample struct {
 // TestEveryRuleCanFail shows every rule a tree that breaks it and one that
 // does not.
 func TestEveryRuleCanFail(t *testing.T) {
-	samples := slices.Concat(importSamples(), packageSamples(), sizeSamples(), stateSamples(), sleepSamples(), fileSamples())
+	samples := slices.Concat(importSamples(), packageSamples(), sizeSamples(), stateSamples(), sleepSamples(), balanceSamples(), fileSamples())
 	for _, r := range rules() {
 		var fails, passes bool
 		for _, s := range samples {

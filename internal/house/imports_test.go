@@ -20,10 +20,11 @@ var words = []string{"./agent/config", "./metrics", "./statesync", "./checks/ver
 
 var importRules = []importRule{
 	{[]string{"./metrics"}, nil, true, "metrics is the lowest word of the vocabulary"},
+	{[]string{"./metrics/metricstest"}, []string{"./metrics"}, true, "tests of every package use metricstest"},
 	{[]string{"./statesync"}, []string{"./metrics"}, true, "statesync says what a change is, for receivers that link nothing else"},
 	{[]string{"./checks/verdict"}, []string{"./metrics"}, true, "verdict is vocabulary"},
 	{[]string{"./checks/nagios"}, []string{"./metrics", "./checks/verdict"}, true, "nagios is vocabulary"},
-	{[]string{"./alerts/rule"}, []string{"./metrics", "./checks/verdict"}, true, "rule is vocabulary"},
+	{[]string{"./alerts/rule"}, []string{"./metrics", "./checks/verdict", "./checks/nagios"}, true, "rule is vocabulary"},
 	{[]string{"./checks/runner"}, []string{"./metrics", "./checks/verdict", "./checks/nagios"}, false, "runner runs checks and knows no kind"},
 	{[]string{"./agent/config"}, nil, false, "every kind declares its configuration in these types, so they lean on none of ours"},
 	{
@@ -35,7 +36,7 @@ var importRules = []importRule{
 	{[]string{"./statesync/workload", "./statesync/ledger/...", "./statesync/delivery"}, []string{"./metrics", "./statesync", "./internal/failpoint"}, false, "the stages of state sync do not know each other"},
 	{[]string{"./statesync/workload/custom"}, []string{"./statesync", "./statesync/workload"}, false, "the rules of configured kinds are rules as all others"},
 	{[]string{"./statesync/sinks/..."}, []string{"./agent/config", "./metrics", "./statesync", "./statesync/sinks", "./internal/failpoint"}, false, "a sink knows what a change is, and not who sends it"},
-	{[]string{"./statesync/simcluster/..."}, []string{"./metrics"}, false, "simcluster plays the API server: it shares nothing with what it tests"},
+	{[]string{"./statesync/simcluster/..."}, []string{"./metrics", "./statesync/simcluster"}, false, "simcluster plays the API server: it shares nothing with what it tests"},
 	{[]string{"./statesync/kube/..."}, []string{"./metrics", "./statesync"}, false, "kube offers Kubernetes to the others and knows none of them"},
 	{[]string{"./statesync/watch/..."}, []string{"./metrics", "./statesync", "./statesync/workload", "./internal/failpoint"}, false, "watch asks workload, the pure rules, and reaches clients and ledger through interfaces"},
 	{[]string{"./statesync/controller/..."}, append([]string{"./statesync/..."}, words...), false, "controller wires state sync, and only that"},

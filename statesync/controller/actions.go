@@ -7,10 +7,12 @@ import (
 	"maps"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/outrider-agent/outrider/statesync"
 	"github.com/outrider-agent/outrider/statesync/ledger"
 	"github.com/outrider-agent/outrider/statesync/ledger/inspect"
 	"github.com/outrider-agent/outrider/statesync/ledger/replay"
@@ -84,7 +86,11 @@ func (c *Controller) forget(ctx context.Context, name string) (err error) {
 			err = &refusal{"sink " + name + ", which is configured", "one that is not: take it out and reload first"}
 			return
 		}
-		err = c.ledger.Forget(ctx, name)
+		if err = c.ledger.Forget(ctx, name); err == nil {
+			c.forgetLetters(name)
+		} else if cursors, failed := c.ledger.Sinks(ctx); failed == nil && !slices.ContainsFunc(cursors, func(k statesync.Cursor) bool { return k.Sink == name }) {
+			err = &refusal{"sink " + show(name), "one of which the ledger has a cursor: outrider ledger sinks"}
+		}
 	})
 	return errors.Join(failure, err)
 }

@@ -77,6 +77,13 @@ func New(o Options) (_ *Controller, err error) {
 	if err != nil {
 		return nil, err
 	}
+	var names []string
+	for i := range o.Config.Sinks {
+		names = append(names, o.Config.Sinks[i].Name)
+	}
+	if err := c.ledger.Unplace(names...); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
 	for _, item := range o.Config.Sinks {
 		s, _, err := c.opened(context.Background(), item, false)
 		if err != nil {
@@ -175,8 +182,8 @@ func (c *Controller) watch(ctx context.Context, cluster string) error {
 func (c *Controller) close() error {
 	var errs []error
 	for _, s := range c.running() {
-		if s.left == nil { // else Run has said so
-			errs = append(errs, s.end())
+		if s.left == nil || s.hasEnded() { // else who stopped it has said so
+			errs = append(errs, c.end(s))
 		}
 	}
 	if err := c.ledger.Close(); err != nil {

@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/outrider-agent/outrider/agent/config"
+	"github.com/outrider-agent/outrider/statesync"
+	"github.com/outrider-agent/outrider/statesync/delivery"
 )
 
 // Rules of a reload:
@@ -22,7 +25,18 @@ import (
 //   - What leaves is closed before anything is opened: two sinks may change
 //     their files with each other.
 //   - A sink that could not be opened, or not stopped, is tried again by the
-//     next reload.
+//     next reload. Until then its check fails. While one still delivers that
+//     was to stop, no other of its name is opened.
+//   - Where a sink stands in a file counts only while nobody else may have
+//     written there: not for one that is new, or writes elsewhere.
+
+const (
+	relieveEvery = time.Second
+	// A detachment is asked for by a look at the dispatcher, which knows of it
+	// a moment before the ledger does.
+	attachWithin = time.Second
+	attachEvery  = 20 * time.Millisecond
+)
 
 // errStopped is what is asked of a controller that does not run any more.
 var errStopped = errors.New("state sync has stopped")
@@ -74,15 +88,37 @@ func (c *Controller) ask(ctx context.Context, do func(ctx context.Context, group
 // group, of which it must be one itself.
 func (c *Controller) takeOrders(ctx context.Context, group *errgroup.Group) {
 	defer close(c.stopped)
+	look := time.NewTicker(relieveEvery)
+	defer look.Stop()
 	for {
 		select {
 		case o := <-c.orders:
 			o.do(ctx, group)
 			close(o.done)
+		case <-look.C:
+			c.relieve()
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// relieve does for sinks that are not open what a dispatcher does for its own:
+// they must not keep the ledger full for the others. One that is open again goes
+// on from its cursor, with a gap if what it missed has been deleted.
+func (c *Controller) relieve() {
+	sinks := c.running()
+	for i, s := range sinks {
+		if s.failure == nil || s.released || s.config.OnFull == delivery.Block || !c.ledger.Pressed(s.config.Name) {
+			continue
+		}
+		c.opts.Logger.Error("the ledger is full: nothing more is kept for a sink that is not open", "sink", s.config.Name, "err", s.failure)
+		c.ledger.Release(s.config.Name)
+		released := *s
+		released.released = true
+		sinks[i] = &released
+	}
+	c.setRunning(sinks)
 }
 
 // replaceSinks makes the running sinks those of the configuration, and says
@@ -99,6 +135,7 @@ func (c *Controller) replaceSinks(ctx context.Context, group *errgroup.Group, to
 		}
 		leave = append(leave, s)
 	}
+	var now []*sink
 	failed := c.takeOut(leave)
 	for _, s := range leave {
 		name := s.config.Name
@@ -107,18 +144,27 @@ func (c *Controller) replaceSinks(ctx context.Context, group *errgroup.Group, to
 			continue
 		}
 		c.ledger.Release(name)
-		applied = append(applied, "sink "+name+": removed; its cursor stays, until outrider ledger forget "+name)
+		switch {
+		case s.hangs(failed[name]):
+			now = append(now, s.leftBehind())
+		case s.never:
+			applied = append(applied, "sink "+name+": removed")
+		default:
+			applied = append(applied, "sink "+name+": removed; its cursor stays, until outrider ledger forget "+name)
+		}
 	}
-	var now []*sink
+	if len(stays) != len(before) || len(stays) != len(to) {
+		err = errors.Join(err, c.unplace(before, to))
+	}
 	for i := range to {
 		name := to[i].Name
 		s, did, failure := stays[name], "", error(nil)
 		switch old := find(before, name); {
 		case s != nil:
 			did, failure = c.attachIfDetached(ctx, s)
-		case old != nil && old.left != nil:
+		case old != nil && old.hangs(failed[name]):
 			// Two that deliver one workload's changes could change their order.
-			s = &sink{config: old.config, failure: old.left}
+			s = old.leftBehind()
 		default:
 			s, did, failure = c.openAnew(ctx, group, to[i], old)
 		}
@@ -134,6 +180,19 @@ func (c *Controller) replaceSinks(ctx context.Context, group *errgroup.Group, to
 	return applied, err
 }
 
+// unplace drops where sinks stand in what they write, but for those that write
+// where they did.
+func (c *Controller) unplace(before []*sink, to []SinkConfig) error {
+	var stay []string
+	for i := range to {
+		// One that was not open had no hold on its file.
+		if old := find(before, to[i].Name); old != nil && old.sink != nil && old.config.target() == to[i].target() {
+			stay = append(stay, to[i].Name)
+		}
+	}
+	return c.ledger.Unplace(stay...)
+}
+
 // takeOut stops and closes sinks, all at once. Those that could not be are
 // returned, by name.
 func (c *Controller) takeOut(leave []*sink) (failed map[string]error) {
@@ -146,7 +205,7 @@ func (c *Controller) takeOut(leave []*sink) (failed map[string]error) {
 				s.stop(errLeaves)
 				<-s.done
 			}
-			if err := s.end(); err != nil {
+			if err := c.end(s); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
 				failed[s.config.Name] = err
@@ -159,28 +218,30 @@ func (c *Controller) takeOut(leave []*sink) (failed map[string]error) {
 
 // openAnew opens a sink that is new or was changed; old is what it was, nil:
 // it is new. A changed one that cannot be opened goes on as it was; if that
-// fails too, it stays as one that is not open, whose check fails.
+// fails too, or there is nothing to go on with, it stays as one that is not
+// open, whose check fails.
 func (c *Controller) openAnew(ctx context.Context, group *errgroup.Group, to SinkConfig, old *sink) (s *sink, did string, err error) {
 	if ctx.Err() != nil {
 		return &sink{config: to, failure: errStopped}, "", fmt.Errorf("sink %s: %w", to.Name, errStopped)
 	}
 	s, attached, err := c.opened(ctx, to, true)
 	switch {
-	case err == nil && old == nil:
+	case err == nil && (old == nil || old.never):
 		did = "added"
 	case err == nil && old.failure != nil:
 		did = "opened"
 	case err == nil:
 		did = "changed"
-	case old == nil:
-		// Nothing waits for it: who asked is told.
-		c.ledger.Release(to.Name)
-		return nil, "", err
+	case old == nil || old.never:
+		c.ledger.Release(to.Name) // it has not begun
+		return &sink{config: to, failure: err, never: true}, "", err
 	default:
-		failure := err
-		if s, attached, err = c.opened(ctx, old.config, true); err != nil {
+		failure, already := err, attached
+		s, attached, err = c.opened(ctx, old.config, true)
+		if err != nil {
 			return &sink{config: old.config, failure: failure}, "", errors.Join(failure, err)
 		}
+		attached = attached || already
 		err = fmt.Errorf("%w; it goes on as it was", failure)
 	}
 	if attached {
@@ -195,10 +256,19 @@ func (c *Controller) attachIfDetached(ctx context.Context, s *sink) (did string,
 	if s.dispatcher.Standing().Detached == "" {
 		return "", nil
 	}
-	cursor, err := c.ledger.Attach(ctx, s.config.Name)
-	if err != nil {
-		return "", fmt.Errorf("attach sink %s: %w", s.config.Name, err)
+	var cursor statesync.Cursor
+	for until := time.Now().Add(attachWithin); ; {
+		if cursor, err = c.ledger.Attach(ctx, s.config.Name); err == nil {
+			s.dispatcher.Attach(cursor)
+			return "attached again", nil
+		}
+		select {
+		case <-time.After(attachEvery):
+		case <-ctx.Done():
+			return "", err
+		}
+		if time.Now().After(until) {
+			return "", err
+		}
 	}
-	s.dispatcher.Attach(cursor)
-	return "attached again", nil
 }

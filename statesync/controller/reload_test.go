@@ -87,13 +87,18 @@ func wantSeqs(t *testing.T, path string, want ...int64) {
 	waitFor(t, fmt.Sprint(filepath.Base(path), " to hold ", want), func() bool { return slices.Equal(seqs(t, path), want) })
 }
 
+// with is the configuration with other sinks.
+func with(c *Controller, to ...SinkConfig) *Config {
+	next := *c.opts.Config
+	next.Sinks = to
+	return &next
+}
+
 // reloaded reloads and wants these lines, and an error with this text; "":
 // none.
 func reloaded(t *testing.T, c *Controller, to []SinkConfig, failure string, want ...string) {
 	t.Helper()
-	next := *c.opts.Config
-	next.Sinks = to
-	applied, restart, err := c.Reload(t.Context(), &next)
+	applied, restart, err := c.Reload(t.Context(), with(c, to...))
 	if diff := cmp.Diff(want, applied); diff != "" {
 		t.Errorf("applied (-want +got):\n%s", diff)
 	}
@@ -200,8 +205,11 @@ func TestASinkThatCannotBeOpened(t *testing.T) {
 	wrong := fileSink("archive", path("no/such/folder"))
 	also := fileSink("also", path("no/such/other"))
 	reloaded(t, c, []SinkConfig{wrong, also, fileSink("well", path("well.ndjson"))}, "it goes on as it was", "sink well: added")
-	if diff := cmp.Diff([]string{"archive", "well"}, c.names()); diff != "" {
+	if diff := cmp.Diff([]string{"archive", "also", "well"}, c.names()); diff != "" {
 		t.Errorf("sinks (-want +got):\n%s", diff)
+	}
+	if r := status(t, c, "sink/also"); r.Status != verdict.Fail || !strings.HasPrefix(r.Message, "not open: ") {
+		t.Errorf("sink/also: %s %q, want a failure that it is not open", r.Status, r.Message)
 	}
 	happen(t, c, 2)
 	wantSeqs(t, path("changes.ndjson"), 1, 2)
@@ -214,6 +222,10 @@ func TestASinkThatCannotBeOpened(t *testing.T) {
 	happen(t, c, 3)
 	wantSeqs(t, path("no/such/folder"), 3)
 	wantSeqs(t, path("no/such/other"), 3)
+
+	// One that was never open leaves nothing.
+	reloaded(t, c, []SinkConfig{wrong, also, fileSink("never", path("no/way/in"))}, "no such file or directory")
+	reloaded(t, c, []SinkConfig{wrong, also}, "", "sink never: removed")
 
 	// Neither as it is to be, nor as it was.
 	if err := os.Rename(path("no"), path("away")); err != nil {
@@ -233,9 +245,12 @@ func TestASinkThatCannotBeOpened(t *testing.T) {
 
 // deafSink takes nothing and hears no context until it is let go.
 type deafSink struct {
-	let   chan struct{}
-	calls atomic.Int32
+	let    chan struct{}
+	calls  atomic.Int32
+	closed atomic.Bool
 }
+
+func (s *deafSink) Close() error { s.closed.Store(true); return nil }
 
 func (s *deafSink) Deliver(context.Context, []statesync.Delivery) error {
 	s.calls.Add(1)
@@ -263,8 +278,16 @@ func TestASinkThatCannotBeStopped(t *testing.T) {
 		t.Errorf("sink/deaf: %s %q, want a failure that it still delivers", r.Status, r.Message)
 	}
 	waitSynced(t, c)
+	reloaded(t, c, nil, "sink deaf: still delivering") // it is not to be given up
+	reloaded(t, c, []SinkConfig{second}, "sink deaf: still delivering")
+	if opened != 1 {
+		t.Errorf("opened %d times, want once: two would deliver at once", opened)
+	}
 	close(deaf.let)
 	reloaded(t, c, []SinkConfig{second}, "", "sink deaf: opened")
+	if !deaf.closed.Load() {
+		t.Error("the sink that was left behind was not closed")
+	}
 	happen(t, c, 1)
 	wantSeqs(t, filepath.Join(dir, "second"), 1)
 	if err := stop(); err != nil {
@@ -300,9 +323,7 @@ func TestReloadsAndLooksUntilTheStop(t *testing.T) {
 	for _, lists := range [][][]SinkConfig{{{a}, {a, b}}, {{a, b}, {a, changed}, {b}}} {
 		wg.Go(func() {
 			for i := 0; ; i++ {
-				next := *c.opts.Config
-				next.Sinks = lists[i%len(lists)]
-				if _, _, err := c.Reload(t.Context(), &next); errors.Is(err, errStopped) {
+				if _, _, err := c.Reload(t.Context(), with(c, lists[i%len(lists)]...)); errors.Is(err, errStopped) {
 					return
 				} else if err != nil {
 					t.Error(err)
@@ -360,6 +381,7 @@ func TestASinkIsForgottenByCommandAlone(t *testing.T) {
 		{"ledger/forget", "b", "409 got sink b, which is configured, want one that is not: take it out and reload first"},
 		{"ledger/attach", "b", "409 got sink b, which is attached, want one that is detached"},
 		{"ledger/attach", "c", "409 got sink c, want one of archive, b"},
+		{"ledger/forget", "c", "409 got sink c, want one of which the ledger has a cursor: outrider ledger sinks"},
 	} {
 		if got := act(c, tt.verb, tt.sink); got != tt.want {
 			t.Errorf("%s %s: got %q, want %q", tt.verb, tt.sink, got, tt.want)

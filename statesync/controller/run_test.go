@@ -17,7 +17,7 @@ import (
 
 	"github.com/outrider-agent/outrider/agent/config"
 	"github.com/outrider-agent/outrider/checks/verdict"
-	"github.com/outrider-agent/outrider/metrics"
+	"github.com/outrider-agent/outrider/metrics/metricstest"
 	"github.com/outrider-agent/outrider/statesync"
 	"github.com/outrider-agent/outrider/statesync/delivery"
 	"github.com/outrider-agent/outrider/statesync/ledger"
@@ -69,6 +69,12 @@ func start(t *testing.T, dir string, api *apiServer) (c *Controller, stop func()
 // startWith is start with other sinks, and with how they are opened.
 func startWith(t *testing.T, dir string, api *apiServer, open func(config.Item, string) (statesync.Sink, error), to ...SinkConfig) (c *Controller, stop func() error) {
 	t.Helper()
+	return startBounded(t, dir, api, LedgerConfig{}, open, to...)
+}
+
+// startBounded is startWith with a bounded ledger.
+func startBounded(t *testing.T, dir string, api *apiServer, bounds LedgerConfig, open func(config.Item, string) (statesync.Sink, error), to ...SinkConfig) (c *Controller, stop func() error) {
+	t.Helper()
 	server := httptest.NewServer(api)
 	kubeconfig := filepath.Join(dir, "kubeconfig")
 	text := fmt.Sprintf(`{apiVersion: v1, kind: Config, current-context: c, clusters: [{name: c, cluster: {server: %q}}], contexts: [{name: c, context: {cluster: c}}]}`, server.URL)
@@ -78,9 +84,9 @@ func startWith(t *testing.T, dir string, api *apiServer, open func(config.Item, 
 	c, err := New(Options{
 		Config: &Config{
 			Kubeconfig: config.Path(kubeconfig), Kinds: []KindConfig{{Kind: KindName{Name: "Pod"}}}, MaxPending: 1000,
-			Sinks: to,
+			Ledger: bounds, Sinks: to,
 		},
-		Dir: dir, OpenSink: open, Registry: metrics.NewRegistry(), Logger: slog.New(slog.DiscardHandler), Now: time.Now,
+		Dir: dir, OpenSink: open, Registry: metricstest.Registry(t), Logger: slog.New(slog.DiscardHandler), Now: time.Now,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -49,6 +49,14 @@ func (c *SinkConfig) same(o *SinkConfig) bool {
 		reflect.DeepEqual(c.Filter, o.Filter) && c.OnFull == o.OnFull && c.DeadLetters == o.DeadLetters
 }
 
+// target is where the sink writes, as far as that matters to others.
+func (c *SinkConfig) target() string {
+	if t, ok := c.Config.(interface{ Target() string }); ok {
+		return c.Kind + " " + t.Target()
+	}
+	return c.Kind
+}
+
 // Match returns the filter as a function that delivery asks of each change;
 // nil: everything is wanted.
 func (f FilterConfig) Match() (func(*statesync.Change) bool, error) {

@@ -1,7 +1,11 @@
 package controller
 
 import (
+	"encoding/pem"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -191,6 +195,28 @@ func TestTheSameSinkReadAgainIsTheSame(t *testing.T) {
 		if first.Sinks[0].same(&next.Sinks[0]) {
 			t.Errorf("%s: another place makes no difference", kind)
 		}
+	}
+}
+
+// TestOtherAuthoritiesAreAnotherSink: they may come under the same path.
+func TestOtherAuthoritiesAreAnotherSink(t *testing.T) {
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	defer server.Close()
+	authority := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	path := filepath.Join(t.TempDir(), "ca.pem")
+	load := func(text []byte) *SinkConfig {
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c, err := parseSinks(t, "    - {name: a, webhook: {url: 'https://h', tls: {ca_file: '"+path+"'}}}\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &c.Sinks[0]
+	}
+	one, again, two := load(authority), load(authority), load(append(authority, authority...))
+	if !one.same(again) || one.same(two) {
+		t.Errorf("the same authorities make the same sink: %t, want true; others: %t, want false", one.same(again), one.same(two))
 	}
 }
 

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -27,7 +28,9 @@ func (c *Controller) checkSink(name string) verdict.Result {
 	return sinkResult(standing, c.noteLetters(standing, now), now)
 }
 
-// sinkResult: lately is how many dead letters came in the last hour.
+// sinkResult: lately is how many dead letters came in the last hour. It fails
+// for the sink as a whole alone: workloads that are parked are a warning, however
+// long, as long as others may pass.
 func sinkResult(s delivery.Standing, lately int64, now time.Time) verdict.Result {
 	if s.Detached != "" {
 		return verdict.Result{Status: verdict.Fail, Message: fmt.Sprintf(
@@ -42,9 +45,12 @@ func sinkResult(s delivery.Standing, lately int64, now time.Time) verdict.Result
 	r := verdict.Result{Status: verdict.Pass, Value: &value, Unit: "seconds"}
 	said := []string{fmt.Sprintf("all %d changes acknowledged", s.Acked)}
 	if s.Waiting > 0 {
-		said[0] = fmt.Sprintf("%d changes wait, the oldest for %s", s.Waiting, waited.Round(100*time.Millisecond))
+		said[0] = fmt.Sprintf("%d changes wait", s.Waiting)
+		if !s.Oldest.IsZero() {
+			said[0] += ", the oldest for " + waited.Round(100*time.Millisecond).String()
+		}
 		switch {
-		case waited >= sinkFail:
+		case waited >= sinkFail || takesNothing(s, now):
 			r.Status = verdict.Fail
 		case waited >= sinkWarn || (!s.Failing.IsZero() && now.Sub(s.Failing) >= sinkWarn):
 			r.Status = verdict.Warn
@@ -54,7 +60,11 @@ func sinkResult(s delivery.Standing, lately int64, now time.Time) verdict.Result
 		}
 	}
 	if s.Parked > 0 {
-		said = append(said, fmt.Sprintf("the changes of %d workloads are refused for now", s.Parked))
+		parked := fmt.Sprintf("the changes of %d workloads are refused for now", s.Parked)
+		if !s.Stuck.IsZero() {
+			parked += ", the oldest for " + max(0, now.Sub(s.Stuck)).Round(100*time.Millisecond).String()
+		}
+		said = append(said, parked)
 	}
 	if lately > 0 {
 		said = append(said, fmt.Sprintf("%d dead letters in the last hour: outrider ledger deadletters", lately))
@@ -64,6 +74,16 @@ func sinkResult(s delivery.Standing, lately int64, now time.Time) verdict.Result
 	}
 	r.Message = strings.Join(said, "; ")
 	return r
+}
+
+// takesNothing reports whether every try has failed for a minute, and not
+// because the receiver refuses a change as such: then it is alive.
+func takesNothing(s delivery.Standing, now time.Time) bool {
+	if s.Failing.IsZero() || now.Sub(s.Failing) < sinkFail {
+		return false
+	}
+	var said *statesync.SinkError
+	return !errors.As(s.Failure, &said) || !said.Rejected
 }
 
 // detachedBecause says in words why a sink is detached.

@@ -37,15 +37,27 @@ func TestSinkResult(t *testing.T) {
 		},
 		{
 			"parked workloads are a warning at once",
-			delivery.Standing{Waiting: 3, Oldest: ago(time.Second), Parked: 2},
+			delivery.Standing{Waiting: 3, Oldest: ago(time.Second), Parked: 2, Stuck: ago(2 * time.Second)},
 			0,
-			verdict.Warn, "3 changes wait, the oldest for 1s; the changes of 2 workloads are refused for now",
+			verdict.Warn, "3 changes wait, the oldest for 1s; the changes of 2 workloads are refused for now, the oldest for 2s",
 		},
 		{
-			"and fail as any change that waits",
-			delivery.Standing{Waiting: 3, Oldest: ago(time.Minute), Parked: 1},
+			"and stay one, however long the receiver refuses them",
+			delivery.Standing{Waiting: 3, Parked: 1, Stuck: ago(time.Hour), Failing: ago(time.Hour), Failure: &statesync.SinkError{Rejected: true, Err: refused}},
 			0,
-			verdict.Fail, "3 changes wait, the oldest for 1m0s; the changes of 1 workloads are refused for now",
+			verdict.Warn, "3 changes wait; failing since 07:00:00: status 500; the changes of 1 workloads are refused for now, the oldest for 1h0m0s",
+		},
+		{
+			"but a receiver that has taken nothing for a minute fails, though all that waits is parked",
+			delivery.Standing{Waiting: 3, Parked: 1, Stuck: ago(time.Hour), Failing: ago(time.Minute), Failure: &statesync.SinkError{Err: refused}},
+			0,
+			verdict.Fail, "3 changes wait; failing since 07:59:00: status 500; the changes of 1 workloads are refused for now, the oldest for 1h0m0s",
+		},
+		{
+			"and so does a change that waits in spite of them",
+			delivery.Standing{Waiting: 3, Oldest: ago(time.Minute), Parked: 1, Stuck: ago(time.Hour)},
+			0,
+			verdict.Fail, "3 changes wait, the oldest for 1m0s; the changes of 1 workloads are refused for now, the oldest for 1h0m0s",
 		},
 		{
 			"new dead letters are a warning, though nothing waits",

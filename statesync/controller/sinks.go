@@ -22,18 +22,24 @@ type sink struct {
 	sink       statesync.Sink       // nil: it could not be opened
 	dispatcher *delivery.Dispatcher // nil as well
 	failure    error                // why not
+	never      bool                 // it was never open: there is nothing that it could go on as
+	released   bool                 // it holds nothing back in the ledger any more, though it is configured
 
 	stop context.CancelCauseFunc // nil before it runs
 	done chan struct{}           // closed when it has stopped
 	left error                   // it still delivers after the stop: not to be closed under it; read after done
 }
 
+// leaveTime is how much longer one is waited for that still delivers after the
+// stop, each time that it is to be closed.
+const leaveTime = 500 * time.Millisecond
+
 // errLeaves is why one sink is stopped, and not all of them.
 var errLeaves = errors.New("sink is taken out")
 
 // opened opens a sink and makes its dispatcher, which goes on from the sink's
 // cursor. One that is detached stays so, unless attach says that it is to come
-// back.
+// back: it may have, even if the rest fails.
 func (c *Controller) opened(ctx context.Context, of SinkConfig, attach bool) (_ *sink, attached bool, err error) {
 	filter, err := of.Filter.Match()
 	if err != nil {
@@ -45,6 +51,7 @@ func (c *Controller) opened(ctx context.Context, of SinkConfig, attach bool) (_ 
 	}
 	defer func() {
 		if err != nil {
+			c.queues.Remove(queueOf(of.Name))
 			err = errors.Join(err, s.closeSink())
 		}
 	}()
@@ -86,17 +93,43 @@ func (s *sink) deliver(ctx context.Context, group *errgroup.Group) {
 	})
 }
 
-// end closes a sink whose delivery has ended.
-func (s *sink) end() error {
+// end closes a sink whose delivery has ended. One that still delivers is let be,
+// with the error that left says.
+func (c *Controller) end(s *sink) error {
 	if s.sink == nil {
 		return nil
 	}
 	s.dispatcher.Close()
+	c.queues.Remove(queueOf(s.config.Name))
 	if s.left != nil {
-		return s.left
+		select {
+		case <-s.dispatcher.Ended():
+		case <-time.After(leaveTime):
+			return s.left
+		}
 	}
 	return s.closeSink()
 }
+
+func (s *sink) hasEnded() bool {
+	select {
+	case <-s.dispatcher.Ended():
+		return true
+	default:
+		return false
+	}
+}
+
+// hangs reports whether err, of end, says that the sink still delivers.
+func (s *sink) hangs(err error) bool { return s.left != nil && errors.Is(err, s.left) }
+
+// leftBehind is the sink until it has ended after all and can be closed.
+func (s *sink) leftBehind() *sink {
+	return &sink{config: s.config, sink: s.sink, dispatcher: s.dispatcher, failure: s.left, left: s.left}
+}
+
+// queueOf is what the dispatcher of a sink calls its work queue.
+func queueOf(name string) string { return "sink/" + name }
 
 func (s *sink) closeSink() error {
 	closer, ok := s.sink.(io.Closer)
@@ -142,6 +175,13 @@ func (c *Controller) noteLetters(s delivery.Standing, now time.Time) int64 {
 		c.letters[s.Name] = l
 	}
 	return l.note(s.Letters, now)
+}
+
+// forgetLetters drops the count of a sink: another one of its name is new.
+func (c *Controller) forgetLetters(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.letters, name)
 }
 
 // letters counts the dead letters of a sink by the minute.

@@ -30,7 +30,7 @@ func (c *Controller) makeStreams() ([]watch.Stream, error) {
 		for _, s.Namespace = range namespaces {
 			source, err := c.client.Collection(kube.CollectionOptions{
 				Group: s.Kind.Group, Version: s.Kind.Version, Resource: s.Kind.Resource, Namespace: s.Namespace, Selector: s.Selector,
-				List: s.Kind.List, Object: s.Kind.Object, Trim: s.Kind.Trimmer,
+				List: s.Kind.List, Object: s.Kind.Object, Reads: s.Kind.Reads, Trim: s.Kind.Trimmer,
 			})
 			if err != nil {
 				return nil, err

@@ -18,7 +18,7 @@ import (
 
 	"github.com/outrider-agent/outrider/agent/config"
 	"github.com/outrider-agent/outrider/checks/verdict"
-	"github.com/outrider-agent/outrider/metrics"
+	"github.com/outrider-agent/outrider/metrics/metricstest"
 	"github.com/outrider-agent/outrider/statesync/sinks"
 	"github.com/outrider-agent/outrider/statesync/watch"
 	"github.com/outrider-agent/outrider/statesync/workload"
@@ -127,7 +127,7 @@ func TestAKindThatTheServerDoesNotHaveIsToldPlainlyAndWatchedOnceItComes(t *test
 			}},
 			Sinks: []SinkConfig{fileSink("archive", filepath.Join(dir, "changes.ndjson"))},
 		},
-		Dir: dir, OpenSink: sinks.Open, Registry: metrics.NewRegistry(), Logger: slog.New(slog.DiscardHandler), Now: time.Now,
+		Dir: dir, OpenSink: sinks.Open, Registry: metricstest.Registry(t), Logger: slog.New(slog.DiscardHandler), Now: time.Now,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -94,7 +94,7 @@ func BenchmarkDelivery(b *testing.B) {
 			if tt.ordered {
 				sink = orderedCounter{count}
 			}
-			start(b, options(source, sink))
+			start(b, options(b, source, sink))
 			b.ReportAllocs()
 			b.ResetTimer()
 			source.grow(int64(b.N))

@@ -89,7 +89,7 @@ type Dispatcher struct {
 	ordered bool // the sink wants the log's order
 	metrics *metrics.Group
 	pipe    *metrics.Pipeline
-	stages  map[string]*metrics.Histogram
+	stages  map[string]*metrics.Timer
 	queue   workqueue.TypedDelayingInterface[statesync.Key]
 	ready   chan statesync.Key // what the queue has given out
 	room    chan struct{}      // holds one token when the window may have room
@@ -98,7 +98,9 @@ type Dispatcher struct {
 	mu       sync.Mutex // guards what follows
 	pace     pacer
 	slots    *sync.Cond // of mu: a delivery has ended
-	head     int64      // the log's last number, as far as it is counted in
+	hurried  chan struct{}
+	ended    chan struct{}
+	head     int64 // the log's last number, as far as it is counted in
 	standing Standing
 	behind   time.Time // since when the log has changes that are not read; zero: not known to
 	warned   time.Time // when a failure was last logged
@@ -122,7 +124,6 @@ type state struct {
 	sweep    bool           // what is put aside is to be gone through before the log is read on
 	swept    place          // how far that has come
 	fresh    bool           // others may have put something aside
-	recount  bool           // the first sweep counts what waits
 	taken    map[int64]bool // places in memory, or settled and not durably so
 	told     map[string]*told
 	letters  int64
@@ -130,7 +131,8 @@ type state struct {
 	effects  []effect        // not handed over
 	marked   *statesync.Mark // acknowledged, and not handed over
 	leaves   bool            // the detachment is not handed over
-	homeless int             // entries put aside that are not durable and that no lane waits for
+	putting  int             // entries put aside that are not durable
+	homeless int             // those of them that no lane waits for
 	unsaved  int             // effects that are not durable
 	saves    int64           // that became durable and changed what Read returns
 	unplaced bool            // the sink's first position is not durable
@@ -143,7 +145,7 @@ type state struct {
 	cluster  string // of the last change
 	epoch    int64
 	pressed  time.Time // since when the log is full of this sink's
-	compacts bool
+	compaction
 }
 
 // Standing is how a sink does.
@@ -152,7 +154,8 @@ type Standing struct {
 	Head       int64     // the log's last number
 	Acked      int64     // everything up to this number is settled
 	Waiting    int64     // changes not acknowledged
-	Oldest     time.Time // when the oldest of them was observed; when none is read yet, since when
+	Oldest     time.Time // when the oldest of them was observed, parked ones aside; when none is read yet, since when
+	Stuck      time.Time // when the oldest of the parked ones was observed
 	Failing    time.Time // since when every try has failed; zero: the last one succeeded
 	Failure    error     // of the last try that failed, be it to read or to deliver
 	Parked     int       // workloads whose changes are refused for now
@@ -171,8 +174,9 @@ func New(o Options) (*Dispatcher, error) {
 		batch = max(1, b.Batch())
 	}
 	d := &Dispatcher{
-		opts: o, batch: batch, metrics: o.Registry.Group(), stages: map[string]*metrics.Histogram{},
+		opts: o, batch: batch, metrics: o.Registry.Group(), stages: map[string]*metrics.Timer{},
 		room: make(chan struct{}, 1), eager: make(chan struct{}, 1), ready: make(chan statesync.Key, o.Concurrency+batch),
+		hurried: make(chan struct{}), ended: make(chan struct{}),
 		queue: workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[statesync.Key]{
 			Name: "sink/" + o.Name, MetricsProvider: o.QueueMetrics,
 		}),
@@ -242,8 +246,8 @@ func (d *Dispatcher) begin(c statesync.Cursor) {
 		generation: d.generation + 1, detached: c.Detached,
 		since: c.Since, read: c.Acked, saved: c.Acked, position: c.Position, savedPos: c.Position,
 		window: list.New(), lanes: map[statesync.Key]*lane{}, taken: map[int64]bool{}, told: map[string]*told{},
-		aside: c.Aside, asideTop: c.AsideTop, sweep: true, recount: true, letters: c.Letters,
-		marks: newMarks(c),
+		aside: c.Aside, asideTop: c.AsideTop, sweep: true, letters: c.Letters, marks: newMarks(c),
+		compaction: newCompaction(),
 	}
 	d.standing.DetachedAt = c.DetachedAt
 	if d.detached != "" {
@@ -278,19 +282,22 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	<-ctx.Done()
 	d.queue.ShutDown()
 	defer time.AfterFunc(finishTime, cancel).Stop()
-	finished := make(chan struct{})
-	go func() { _ = group.Wait(); close(finished) }() // they return no errors
+	go func() { _ = group.Wait(); close(d.ended) }() // they return no errors
 	leave := time.NewTimer(finishTime + leaveTime)
 	defer leave.Stop()
 	var err error
 	select {
-	case <-finished:
+	case <-d.ended:
 	case <-leave.C:
 		err = fmt.Errorf("sink %s: still delivering %s after the stop, want %s at most", d.opts.Name, finishTime+leaveTime, finishTime)
 	}
 	d.save()
 	return err
 }
+
+// Ended is closed once nothing is delivered any more: with Run's return, but
+// for a sink that was left behind.
+func (d *Dispatcher) Ended() <-chan struct{} { return d.ended }
 
 // Close gives the metrics back, so that there can be another dispatcher of the
 // same name. Run has returned.
@@ -312,6 +319,14 @@ func (d *Dispatcher) Attach(c statesync.Cursor) {
 	d.standing.Failing = time.Time{}
 	d.pipe.In(d.head - c.Acked + c.Aside) // those of them that are in the log were dropped when they came
 	d.wakeReader()
+	d.hurry()
+}
+
+// hurry has an ordered sink's run look again, however long it was to wait. The
+// lock must be held.
+func (d *Dispatcher) hurry() {
+	close(d.hurried)
+	d.hurried = make(chan struct{})
 }
 
 // LettersGone notes that n dead letters are no more: they come again.
@@ -327,7 +342,7 @@ func (d *Dispatcher) Standing() Standing {
 	defer d.mu.Unlock()
 	q := d.queued() // first: it moves the head
 	s := d.standing
-	s.Head, s.Acked, s.Waiting, s.Oldest = d.head, d.acked(), q.Len, q.Oldest
+	s.Head, s.Acked, s.Waiting, s.Oldest, s.Stuck = d.head, d.acked(), q.Len, d.oldest(), d.stuck()
 	s.Parked, s.Aside, s.Letters, s.Breaker, s.Detached = d.parked, d.aside, d.letters, d.pace.String(), d.detached
 	return s
 }
@@ -347,7 +362,7 @@ func (d *Dispatcher) detach(why string, err error) {
 	next := state{
 		generation: d.generation + 1, detached: why, since: d.since, saved: max(stands, d.saved), position: d.position, savedPos: d.position,
 		window: list.New(), lanes: map[statesync.Key]*lane{}, taken: map[int64]bool{}, told: map[string]*told{},
-		letters: d.letters, saves: d.saves, read: d.head, leaves: true, marks: d.marks,
+		letters: d.letters, saves: d.saves, read: d.head, leaves: true, marks: d.marks, compaction: newCompaction(),
 	}
 	for _, e := range d.effects { // all else goes with the sink
 		if e.letter != nil {
@@ -358,13 +373,16 @@ func (d *Dispatcher) detach(why string, err error) {
 	d.state = next
 	d.standing.DetachedAt = d.opts.Now()
 	d.saveNow()
+	d.hurry()
 }
 
-func sleep(ctx context.Context, t time.Duration) {
+// sleep waits for a time, or until ctx ends or hurried is closed.
+func sleep(ctx context.Context, t time.Duration, hurried <-chan struct{}) {
 	timer := time.NewTimer(t)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+	case <-hurried:
 	case <-ctx.Done():
 	}
 }

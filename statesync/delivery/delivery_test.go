@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/outrider-agent/outrider/metrics"
 	"github.com/outrider-agent/outrider/statesync"
 )
 
@@ -29,7 +30,7 @@ func TestWindowBoundsWhatIsRead(t *testing.T) {
 				})
 				log := newLog(t)
 				log.sink, log.window = sink, window
-				o := options(log, sink)
+				o := options(t, log, sink)
 				o.Window = window
 				o.Concurrency = 100
 				d, _ := start(t, o)
@@ -64,7 +65,7 @@ func TestCursorIsTheLowWaterMark(t *testing.T) {
 		})
 		log := newLog(t)
 		log.sink = sink
-		d, _ := start(t, options(log, sink))
+		d, _ := start(t, options(t, log, sink))
 		log.add("a", "b", "c", "d")
 		for _, step := range []struct {
 			ack   string
@@ -96,7 +97,7 @@ func TestBacklogIsCarried(t *testing.T) {
 		log := newLog(t)
 		log.sink = sink
 		log.addMany(100, 10)
-		o := options(log, sink)
+		o := options(t, log, sink)
 		o.Cursor.Acked = 40
 		d, err := New(o)
 		if err != nil {
@@ -144,7 +145,7 @@ func TestBooksBalanceUnderLoad(t *testing.T) {
 					return nil
 				}}
 			}
-			o := options(log, sink)
+			o := options(t, log, sink)
 			o.Window = 128
 			d, _ := start(t, o)
 			go func() {
@@ -189,7 +190,7 @@ func TestMissingChangesAreDropsNotSilence(t *testing.T) {
 					log.lose(tt.from, tt.to)
 					var said bytes.Buffer
 					lanes, inOrder := newRecorder(t, nil), &orderedRecorder{t: t}
-					o := options(log, lanes)
+					o := options(t, log, lanes)
 					if ordered {
 						o.Sink = inOrder
 					}
@@ -224,7 +225,7 @@ func TestMarksDoNotClaimWhatIsMissing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sink := newRecorder(t, nil)
 		log := newLog(t)
-		o := options(log, sink)
+		o := options(t, log, sink)
 		o.MarkEvery = time.Second
 		start(t, o)
 		log.add("a")
@@ -259,7 +260,7 @@ func TestOrderedSinkGetsTheLogsOrder(t *testing.T) {
 			return nil
 		}
 		log.addMany(2000, 13)
-		d, _ = start(t, options(log, sink))
+		d, _ = start(t, options(t, log, sink))
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		var want []string
@@ -298,7 +299,7 @@ func TestBacklogOfAFailingSinkIsTold(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				log := newLog(t)
-				o := options(log, sink)
+				o := options(t, log, sink)
 				o.Window = 10
 				d, _ := start(t, o)
 				log.addMany(10, 10)
@@ -334,7 +335,7 @@ func TestPreviousSeq(t *testing.T) {
 				sink.from = tt.since
 				log := newLog(t)
 				log.add("a", "b", "a", "a", "b", "c", "a")
-				o := options(log, sink)
+				o := options(t, log, sink)
 				o.Concurrency = 1
 				o.Cursor.Since, o.Cursor.Acked = tt.since, tt.since
 				start(t, o)
@@ -360,7 +361,7 @@ func TestPreviousSeq(t *testing.T) {
 			sink := newRecorder(t, nil)
 			log := newLog(t)
 			log.add("a", "a", "a", "a")
-			o := options(log, sink)
+			o := options(t, log, sink)
 			o.Cursor.Since, o.Cursor.Acked = 1, 3
 			start(t, o)
 			synctest.Wait()
@@ -379,7 +380,7 @@ func TestReadErrorIsTriedAgain(t *testing.T) {
 		log.failing = 3
 		log.addMany(5, 5)
 		var said bytes.Buffer
-		o := options(log, sink)
+		o := options(t, log, sink)
 		o.Logger = slog.New(slog.NewTextHandler(&said, nil))
 		d, _ := start(t, o)
 		time.Sleep(2500 * time.Millisecond)
@@ -404,14 +405,9 @@ func TestStandingTellsHowASinkDoes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var well atomic.Bool
-		sink := newRecorder(t, func(context.Context, statesync.Delivery, int) error {
-			if !well.Load() {
-				return errRefused
-			}
-			return nil
-		})
+		sink := newRecorder(t, refusesUntil(&well))
 		log := newLog(t)
-		d, _ := start(t, options(log, sink))
+		d, _ := start(t, options(t, log, sink))
 		if diff := cmp.Diff(Standing{Name: "sink", Breaker: "closed"}, d.Standing()); diff != "" {
 			t.Errorf("before anything (-want +got):\n%s", diff)
 		}
@@ -419,13 +415,13 @@ func TestStandingTellsHowASinkDoes(t *testing.T) {
 		log.add("a", "b")
 		time.Sleep(time.Minute)
 		s := d.Standing()
-		if !s.Failing.Equal(began) || !errors.Is(s.Failure, errRefused) || !s.Oldest.Equal(began) || s.Waiting != 2 {
+		if !s.Failing.Equal(began) || !errors.Is(s.Failure, errRefused) || !s.Stuck.Equal(began) || s.Waiting != 2 {
 			t.Errorf("standing %+v, want failing since the first try at %s", s, began)
 		}
 		well.Store(true)
 		time.Sleep(retryMax)
 		s = d.Standing()
-		if !s.Failing.IsZero() || s.Waiting != 0 || !s.Oldest.IsZero() || s.Acked != 2 {
+		if !s.Failing.IsZero() || s.Waiting != 0 || !s.Oldest.IsZero() || !s.Stuck.IsZero() || s.Acked != 2 {
 			t.Errorf("standing %+v, want it well", s)
 		}
 		if b := books(t, d); b.Unit != "changes" || b.Name != "delivery" || b.Target != "sink" {
@@ -443,14 +439,18 @@ func TestStagesAreObserved(t *testing.T) {
 		log.changes[0].Occurred = time.Now().Add(-time.Second)
 		log.changes[0].Recorded = time.Now().Add(time.Second)
 		time.Sleep(5 * time.Second)
-		o := options(log, sink)
+		o := options(t, log, sink)
 		start(t, o)
 		time.Sleep(3 * time.Second)
 		got := map[string]float64{}
+		var named []metrics.Label
 		for _, f := range o.Registry.Gather() {
 			if f.Desc.Name == statesync.StageDesc().Name {
 				for _, p := range f.Points {
 					got[strings.Join(p.Tags, " ")] = p.Hist.Sum
+					for _, e := range p.Hist.Exemplars {
+						named = append(named, e.Labels...)
+					}
 				}
 			}
 		}
@@ -458,12 +458,15 @@ func TestStagesAreObserved(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("seconds in each stage (-want +got):\n%s", diff)
 		}
+		if diff := cmp.Diff([]metrics.Label{{Name: "change", Value: log.changes[0].ID}}, named); diff != "" {
+			t.Errorf("exemplars (-want +got):\n%s", diff)
+		}
 	})
 }
 
 func TestTwoSinksOfOneNameAreRefused(t *testing.T) {
 	t.Parallel()
-	o := options(newLog(t), newRecorder(t, nil))
+	o := options(t, newLog(t), newRecorder(t, nil))
 	if _, err := New(o); err != nil {
 		t.Fatal(err)
 	}

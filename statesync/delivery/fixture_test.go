@@ -10,10 +10,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/outrider-agent/outrider/metrics"
+	"github.com/outrider-agent/outrider/metrics/metricstest"
 	"github.com/outrider-agent/outrider/statesync"
 )
 
@@ -131,6 +133,7 @@ func (l *memoryLog) Read(_ context.Context, q statesync.ReadQuery) (out []states
 			return cmp.Or(cmp.Compare(placeOf(&a).number, placeOf(&b).number), cmp.Compare(a.Aside, b.Aside))
 		})
 		for _, o := range l.aside {
+			o.Replaced = own(&o) && l.seq[o.Workload.UID] > o.Seq
 			if placeOf(&o).after(place{q.After, q.AfterAside}) && (q.Lane == nil || *q.Lane == o.Workload.Key()) && (!q.Fresh || !own(&o)) && len(out) < q.Limit {
 				out = append(out, l.withTold(o))
 			}
@@ -216,9 +219,20 @@ func (l *memoryLog) settle() {
 		}
 		l.put(o)
 	}
-	gone := map[int64]bool{}
+	gone, compacted := map[int64]bool{}, map[int64]bool{}
 	for _, id := range p.Settled {
 		gone[id] = true
+	}
+	for _, id := range p.Compacted {
+		compacted[id] = true
+	}
+	for i := range l.aside {
+		if o := &l.aside[i]; compacted[o.Aside] {
+			*o = statesync.Offered{
+				Delivery: statesync.Delivery{Change: statesync.Change{Number: o.Number, Workload: o.Workload, Seq: o.Seq}},
+				Aside:    o.Aside, Cause: statesync.SkipCompacted, FromSeq: o.Seq,
+			}
+		}
 	}
 	before := len(l.aside)
 	l.aside = slices.DeleteFunc(l.aside, func(o statesync.Offered) bool { return gone[o.Aside] })
@@ -298,6 +312,24 @@ func (l *memoryLog) attach() statesync.Cursor {
 	return l.cursor
 }
 
+func (l *memoryLog) isFull(full bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.full = full
+}
+
+// kept is how many changes are put aside, without what is only told.
+func (l *memoryLog) kept() (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, o := range l.aside {
+		if o.Cause == "" {
+			n++
+		}
+	}
+	return n
+}
+
 // isDetached reports whether the sink is, durably.
 func (l *memoryLog) isDetached() bool {
 	l.mu.Lock()
@@ -315,10 +347,13 @@ func (l *memoryLog) crash() *memoryLog {
 	again.from, again.leftOut = l.from, maps.Clone(l.leftOut)
 	again.aside, again.places, again.told = slices.Clone(l.aside), l.places, maps.Clone(l.told)
 	again.letters, again.cursor, again.lag = slices.Clone(l.letters), l.cursor, l.lag
-	again.cursor.Aside, again.cursor.AsideTop = 0, l.places
+	again.cursor.Aside, again.cursor.AsideTop, again.cursor.Waiting = 0, l.places, 0
 	for _, o := range again.aside {
 		if o.Cause == "" {
 			again.cursor.Aside++
+		}
+		if own(&o) && o.Cause == "" && o.Number > again.cursor.Marked.Number {
+			again.cursor.Waiting++
 		}
 	}
 	return again
@@ -387,6 +422,16 @@ func (r *recorder) Deliver(ctx context.Context, ds []statesync.Delivery) error {
 		r.taken[d.ID] = true
 	}
 	return err
+}
+
+// refusesUntil refuses everything until well is true.
+func refusesUntil(well *atomic.Bool) func(context.Context, statesync.Delivery, int) error {
+	return func(context.Context, statesync.Delivery, int) error {
+		if !well.Load() {
+			return errRefused
+		}
+		return nil
+	}
 }
 
 func (r *recorder) has(id string) bool {
@@ -484,10 +529,10 @@ func (r *orderedRecorder) ackedIDs() []string {
 	return append([]string{}, r.acked...)
 }
 
-func options(source Source, sink statesync.Sink) Options {
+func options(t testing.TB, source Source, sink statesync.Sink) Options {
 	return Options{
 		Name: "sink", Sink: sink, Source: source, Cursor: statesync.Cursor{Sink: "sink"}, MarkEvery: 1000 * time.Hour,
-		Registry: metrics.NewRegistry(), Logger: slog.New(slog.DiscardHandler), Now: time.Now,
+		Registry: metricstest.Registry(t), Logger: slog.New(slog.DiscardHandler), Now: time.Now,
 	}
 }
 
@@ -545,7 +590,7 @@ func inMemory(t testing.TB, d *Dispatcher) {
 	if most := d.opts.Window + d.opts.Concurrency*laneLoad; d.memory > most || d.unsaved > most || d.memory < 0 || d.unsaved < 0 {
 		t.Errorf("%d items in memory and %d effects, want %d at most", d.memory, d.unsaved, most)
 	}
-	if d.memory == 0 && len(d.lanes) == 0 && d.unsaved == 0 && len(d.told)+len(d.taken)+d.parked > 0 {
+	if d.memory == 0 && len(d.lanes) == 0 && d.unsaved == 0 && !d.running && len(d.told)+len(d.taken)+d.parked > 0 {
 		t.Errorf("at rest %d told, %d taken, %d parked lanes are kept", len(d.told), len(d.taken), d.parked)
 	}
 }

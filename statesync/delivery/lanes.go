@@ -48,9 +48,14 @@ type lane struct {
 	disk      bool      // there is more aside
 	unsaved   int       // of that, not yet durable
 	told      []string
+	refused   refusal
+}
 
-	tries int       // of its first change, that was refused as such
-	first time.Time // of them
+// A refusal is of a change as such.
+type refusal struct {
+	id    string // of the change
+	tries int
+	first time.Time
 }
 
 // A group is what one call holds: the first items of some lanes.
@@ -152,11 +157,17 @@ func (d *Dispatcher) sendFirst(ctx, sending context.Context, key statesync.Key) 
 		d.slots.Wait()
 	}
 	now := d.opts.Now()
-	if ctx.Err() != nil || generation != d.generation {
+	switch {
+	case ctx.Err() != nil:
+		d.mu.Unlock()
+		return
+	case generation != d.generation:
+		d.disband(g)
 		d.mu.Unlock()
 		return
 	}
-	if wait, ok := d.pace.admit(now); !ok {
+	probe, wait := d.pace.admit(now)
+	if wait > 0 {
 		for _, p := range g.parts {
 			d.lanes[p.key].sending = false
 			if g.failures == 0 || p.key == key {
@@ -177,9 +188,21 @@ func (d *Dispatcher) sendFirst(ctx, sending context.Context, key statesync.Key) 
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	defer d.slots.Broadcast()
-	d.pace.end(key, blames(err), said(err).After, done)
+	d.pace.end(key, probe, blames(err), said(err).After, done)
 	if generation == d.generation {
 		d.conclude(g, err, now, done)
+	}
+}
+
+// disband has the lanes looked at again of a group that was begun before the
+// sink was attached again: some of them may be of since then. The lock must be
+// held.
+func (d *Dispatcher) disband(g *group) {
+	for _, p := range g.parts {
+		if l := d.lanes[p.key]; l != nil {
+			l.sending = false
+			d.queue.Add(p.key)
+		}
 	}
 }
 
@@ -263,6 +286,10 @@ func (d *Dispatcher) due(ctx context.Context, key statesync.Key) *lane {
 			d.saveNow() // and it is looked at again
 			return nil
 		}
+		if d.compacts || d.thins { // what is aside is being gone through
+			d.queue.AddAfter(key, saveEvery)
+			return nil
+		}
 		if !d.load(ctx, key, l) {
 			return nil
 		}
@@ -313,15 +340,18 @@ func (d *Dispatcher) load(ctx context.Context, key statesync.Key, l *lane) bool 
 		l.disk = len(read) == laneLoad || l.unsaved > 0
 		for i := range read {
 			after = placeOf(&read[i])
+			if d.left[after.id] { // what comes after it is not to be given before that is durable
+				l.disk = true
+				d.saveNow()
+				d.queue.AddAfter(key, saveEvery)
+				return len(l.items) > 0
+			}
 			if d.taken[after.id] || after.number == 0 && after.id > d.asideTop {
 				continue
 			}
 			if len(l.items) >= most {
 				l.disk = true
 				return true
-			}
-			if d.recount && after.after(d.swept) && own(&read[i]) && read[i].Cause == "" {
-				d.marks.found(read[i].Number)
 			}
 			it := d.fetch(&read[i])
 			d.remember(it)
@@ -362,7 +392,7 @@ func (d *Dispatcher) conclude(g *group, err error, sent, now time.Time) {
 	if whole {
 		g.failures++
 	}
-	if whole && g.failures < groupTries && !d.compacts {
+	if whole && g.failures < groupTries && said(err).After <= retryMax && !d.compacts {
 		d.again(g, err, now)
 		return
 	}
@@ -423,8 +453,7 @@ func (d *Dispatcher) again(g *group, err error, now time.Time) {
 // pop takes off items that are settled.
 func (l *lane) pop(n int) {
 	clear(l.items[:n])
-	l.items, l.failures, l.notBefore = l.items[n:], 0, time.Time{}
-	l.tries, l.first = 0, time.Time{}
+	l.items, l.failures, l.notBefore, l.refused = l.items[n:], 0, time.Time{}, refusal{}
 }
 
 // failed notes that a lane's first item was not taken. The lock must be held.
@@ -433,11 +462,12 @@ func (d *Dispatcher) failed(l *lane, err error, now time.Time) {
 	l.failures++
 	wait := backoff(l.failures, err)
 	if first := l.items[0]; refuses(err) {
-		if l.tries++; l.tries == 1 {
-			l.first = now
+		if l.refused.id != first.ID {
+			l.refused = refusal{id: first.ID, first: now}
 		}
+		l.refused.tries++
 		switch {
-		case l.tries < refuseTries:
+		case l.refused.tries < refuseTries:
 		case first.Mark != nil: // the receiver does not know of marks
 			d.acknowledge(l.items[:1], now, now)
 			l.pop(1)
@@ -452,7 +482,7 @@ func (d *Dispatcher) failed(l *lane, err error, now time.Time) {
 		}
 	}
 	l.notBefore = now.Add(wait)
-	if ((l.failures >= parkAfter || wait > retryMax) && !d.pace.open || d.compacts) && l.items[0].Mark == nil {
+	if ((l.failures >= parkAfter || wait > retryMax) && !d.pace.open || d.compacts || d.thins) && l.items[0].Mark == nil {
 		d.park(l)
 	}
 }
@@ -504,7 +534,12 @@ func (d *Dispatcher) setAside(l *lane, it *item) {
 		return
 	}
 	l.disk = true
-	delete(d.taken, it.Aside) // it is there already
+	d.stays(it)
+}
+
+// stays lets an item go that is still put aside. The lock must be held.
+func (d *Dispatcher) stays(it *item) {
+	delete(d.taken, it.Aside)
 	d.release(it)
 	if it.unit {
 		d.aside++

@@ -45,15 +45,20 @@ func seeds(t *testing.T, few int) int {
 	return few
 }
 
-func TestOrderIsKeptPerLaneWhateverFails(t *testing.T) {
-	t.Parallel()
-	for i := range seeds(t, 3) {
+// eachSeed runs a property on fake time, a few times or as often as seeds says.
+func eachSeed(t *testing.T, few int, property func(*testing.T, *rand.Rand)) {
+	for i := range seeds(t, few) {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
 			s := seed(t)
-			synctest.Test(t, func(t *testing.T) { orderProperty(t, rand.New(rand.NewPCG(s, 1))) })
+			synctest.Test(t, func(t *testing.T) { property(t, rand.New(rand.NewPCG(s, 1))) })
 		})
 	}
+}
+
+func TestOrderIsKeptPerLaneWhateverFails(t *testing.T) {
+	t.Parallel()
+	eachSeed(t, 3, orderProperty)
 }
 
 func orderProperty(t *testing.T, r *rand.Rand) {
@@ -73,7 +78,7 @@ func orderProperty(t *testing.T, r *rand.Rand) {
 	})
 	log := newLog(t)
 	log.sink, log.lag = sink, time.Duration(random(200))*time.Millisecond
-	o := options(log, sink)
+	o := options(t, log, sink)
 	o.Window = 64 + random(200)
 	d, stop := start(t, o)
 	lanes := 40 + random(60)
@@ -125,7 +130,7 @@ func TestOneFailingLaneDelaysNoOther(t *testing.T) {
 			return nil
 		})
 		log := newLog(t)
-		d, _ := start(t, options(log, sink))
+		d, _ := start(t, options(t, log, sink))
 		began := time.Now()
 		log.add("bad", "bad", "bad")
 		log.addMany(3000, 50)
@@ -145,7 +150,7 @@ func TestOneFailingLaneDelaysNoOther(t *testing.T) {
 			t.Errorf("cursor %d saved, want 3004: what the lane holds is put aside", saved)
 		}
 		s := d.Standing()
-		if s.Acked != 3004 || s.Waiting != 4 || s.Aside != 4 || s.Parked != 1 || s.Head != 3004 || !s.Oldest.Equal(began) || !errors.Is(s.Failure, errRefused) {
+		if s.Acked != 3004 || s.Waiting != 4 || s.Aside != 4 || s.Parked != 1 || s.Head != 3004 || !s.Stuck.Equal(began) || !errors.Is(s.Failure, errRefused) {
 			t.Errorf("standing %+v, want 4 waiting aside since %s", s, began)
 		}
 	})
@@ -158,7 +163,7 @@ func TestFailingLaneKeepsItsBackOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sink := newRecorder(t, func(context.Context, statesync.Delivery, int) error { return errRefused })
 		log := newLog(t)
-		d, _ := start(t, options(log, sink))
+		d, _ := start(t, options(t, log, sink))
 		for range 3000 { // five minutes
 			log.add("bad")
 			time.Sleep(100 * time.Millisecond)
@@ -192,7 +197,7 @@ func TestSuccessEndsTheBackOff(t *testing.T) {
 			return nil
 		})
 		log := newLog(t)
-		start(t, options(log, sink))
+		start(t, options(t, log, sink))
 		log.add("w", "w")
 		time.Sleep(time.Minute)
 		first, second := sink.triesOf("w-1"), sink.triesOf("w-2")
@@ -222,7 +227,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 				return nil
 			})
 			log := newLog(t)
-			start(t, options(log, sink))
+			start(t, options(t, log, sink))
 			log.add("bad")
 			for range 10 * 60 {
 				time.Sleep(time.Second)
@@ -245,7 +250,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 				return nil
 			}}
 			log := newLog(t)
-			start(t, options(log, sink))
+			start(t, options(t, log, sink))
 			log.add("a")
 			time.Sleep(10 * time.Minute)
 			synctest.Wait()
@@ -268,7 +273,7 @@ func TestLivesOfOneNameShareALane(t *testing.T) {
 			return nil
 		})
 		log := newLog(t)
-		start(t, options(log, sink))
+		start(t, options(t, log, sink))
 		log.add("w/old", "w/new", "w/old", "w/new")
 		time.Sleep(time.Minute)
 		if diff := cmp.Diff([]string{"w/old-1", "w/new-1", "w/old-2", "w/new-2"}, sink.ids()); diff != "" {
@@ -317,7 +322,7 @@ func TestConcurrencyIsBounded(t *testing.T) {
 			return nil
 		})
 		log := newLog(t)
-		o := options(log, sink)
+		o := options(t, log, sink)
 		o.Concurrency = 5
 		start(t, o)
 		log.addMany(50, 50)

@@ -13,7 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/outrider-agent/outrider/metrics"
+	"github.com/outrider-agent/outrider/metrics/metricstest"
 	"github.com/outrider-agent/outrider/statesync"
 	"github.com/outrider-agent/outrider/statesync/ledger"
 )
@@ -205,7 +205,7 @@ func startAgent(t *testing.T, dir string, sinks map[string]statesync.Sink) agent
 
 func startAgentWith(t *testing.T, dir string, sinks map[string]statesync.Sink, wants func(*statesync.Change) bool) agent {
 	t.Helper()
-	reg, log := metrics.NewRegistry(), slog.New(slog.DiscardHandler)
+	reg, log := metricstest.Registry(t), slog.New(slog.DiscardHandler)
 	l, err := ledger.Open(ledger.Options{Dir: dir, Log: log, Registry: reg, Now: time.Now})
 	if err != nil {
 		t.Fatal(err)

@@ -44,7 +44,7 @@ func TestADeadLetterIsSkippedAndComesByReplay(t *testing.T) {
 		})
 		log := newLog(t)
 		log.sink = sink
-		d, stop := start(t, options(log, sink))
+		d, stop := start(t, options(t, log, sink))
 		log.add("a", "a")
 		time.Sleep(time.Minute)
 		if n := len(sink.triesOf("a-2")); n != refuseTries {
@@ -58,7 +58,7 @@ func TestADeadLetterIsSkippedAndComesByReplay(t *testing.T) {
 		}
 		_ = stop()
 		log = log.crash()
-		o := options(log, sink)
+		o := options(t, log, sink)
 		o.Cursor = log.cursor
 		d, _ = start(t, o)
 		log.add("a")
@@ -85,6 +85,32 @@ func TestADeadLetterIsSkippedAndComesByReplay(t *testing.T) {
 	})
 }
 
+// TestTriesAreOfOneChange: a replay that comes before a refused change has
+// tries of its own.
+func TestTriesAreOfOneChange(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		sink := newRecorder(t, func(_ context.Context, d statesync.Delivery, _ int) error {
+			if d.Seq == 1 && !d.Replayed {
+				return nil
+			}
+			return &statesync.SinkError{After: 20 * time.Second, Rejected: true, Err: errors.New("status 422, want 2xx")}
+		})
+		log := newLog(t)
+		start(t, options(t, log, sink))
+		log.add("a", "a")
+		time.Sleep(30 * time.Second) // sleep: a-2 is refused twice, and put aside
+		log.replay(1)
+		time.Sleep(30 * time.Minute) // sleep: both are refused for good
+		if n := len(sink.triesOf("a-1")); n != 1+refuseTries {
+			t.Errorf("%d tries of a-1, want one that is taken, and %d of its replay", n, refuseTries)
+		}
+		if n := log.kept(); n != 0 || len(log.letters) != 2 {
+			t.Errorf("%d wait and %d dead letters, want none and both", n, len(log.letters))
+		}
+	})
+}
+
 // TestParkedLettersHoldTheirWorkloadBack and nobody else.
 func TestParkedLettersHoldTheirWorkloadBack(t *testing.T) {
 	t.Parallel()
@@ -97,7 +123,7 @@ func TestParkedLettersHoldTheirWorkloadBack(t *testing.T) {
 			return nil
 		})
 		log := newLog(t)
-		o := options(log, sink)
+		o := options(t, log, sink)
 		o.Letters = ParkLetters
 		d, _ := start(t, o)
 		log.add("a", "a", "a", "b", "b")
@@ -138,7 +164,7 @@ func TestDetached(t *testing.T) {
 					return errRefused
 				})
 				log := newLog(t)
-				d, _ := start(t, options(log, sink))
+				d, _ := start(t, options(t, log, sink))
 				log.addMany(100, 10)
 				time.Sleep(time.Minute)
 				log.mu.Lock()
@@ -204,61 +230,13 @@ func TestADetachedSinksCursorIsBehindWhatItLacks(t *testing.T) {
 			return &statesync.SinkError{Gone: true, Err: errors.New("status 410")}
 		})
 		log := newLog(t)
-		start(t, options(log, sink))
+		start(t, options(t, log, sink))
 		log.add("bad", "other")
 		time.Sleep(10 * time.Second)
 		log.mu.Lock()
 		defer log.mu.Unlock()
 		if c := log.cursor; c.Detached == "" || c.Acked >= 1 && len(log.aside) == 0 {
 			t.Errorf("cursor %+v, and the first change is neither given nor aside", c)
-		}
-	})
-}
-
-// TestCompaction: of each workload the last change comes, and what was left out
-// is told.
-func TestCompaction(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		var good atomic.Bool
-		sink := newRecorder(t, func(context.Context, statesync.Delivery, int) error {
-			if !good.Load() {
-				return errRefused
-			}
-			return nil
-		})
-		log := newLog(t)
-		o := options(log, sink)
-		o.OnFull, o.Window = Compact, 50
-		d, _ := start(t, o)
-		log.addMany(1000, 20)
-		time.Sleep(time.Minute)
-		log.mu.Lock()
-		log.full = true
-		log.mu.Unlock()
-		time.Sleep(10 * time.Second)
-		log.mu.Lock()
-		log.full = false
-		log.mu.Unlock()
-		if s := d.Standing(); s.Waiting > 100 {
-			t.Errorf("standing %+v, want the backlog compacted", s)
-		}
-		good.Store(true)
-		time.Sleep(5 * time.Minute)
-		books(t, d)
-		p := newProof()
-		for _, del := range sink.acked {
-			if err := p.take(del); err != nil {
-				t.Error(err)
-			}
-		}
-		for uid, last := range p.last {
-			if last != 50 {
-				t.Errorf("%s: seq %d is the last that came, want 50", uid, last)
-			}
-		}
-		if len(p.last) != 20 || len(sink.acked) > 150 {
-			t.Errorf("%d workloads, %d changes, want 20 and few", len(p.last), len(sink.acked))
 		}
 	})
 }

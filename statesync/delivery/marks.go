@@ -13,7 +13,7 @@ type marks struct {
 }
 
 func newMarks(c statesync.Cursor) marks {
-	return marks{base: c.Marked.Number, skipped: c.Skipped, counted: c.Acked, above: map[int64]bool{}}
+	return marks{base: c.Marked.Number, skipped: c.Skipped, waiting: c.Waiting, counted: c.Acked, above: map[int64]bool{}}
 }
 
 func (m *marks) leftOut(number, acked int64) { m.set(number, acked, true) }
@@ -44,13 +44,6 @@ func (m *marks) upTo(acked int64) {
 		} else {
 			m.waiting++
 		}
-	}
-}
-
-// found counts a change that waits since the run before.
-func (m *marks) found(number int64) {
-	if number > m.base && number <= m.counted {
-		m.waiting++
 	}
 }
 

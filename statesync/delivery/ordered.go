@@ -61,6 +61,13 @@ func (d *Dispatcher) sendRun(ctx, sending context.Context, generation int64, ite
 	}
 	ds := d.deliveries(items[:n])
 	for failures := 0; ctx.Err() == nil; {
+		switch {
+		case generation != d.generation:
+			return nil
+		case failures > 0 && (d.compacts || d.thins):
+			d.putBack(items)
+			return nil
+		}
 		sent := d.opts.Now()
 		d.mu.Unlock()
 		err := d.deliver(sending, ds)
@@ -79,11 +86,28 @@ func (d *Dispatcher) sendRun(ctx, sending context.Context, generation int64, ite
 		}
 		d.refused(n, err, now)
 		failures++
+		hurried := d.hurried
 		d.mu.Unlock()
-		sleep(ctx, backoff(failures, err))
+		sleep(ctx, backoff(failures, err), hurried)
 		d.mu.Lock()
 	}
 	return nil
+}
+
+// putBack puts what is in memory aside, in a compaction: the rest is not to
+// wait for it. The lock must be held.
+func (d *Dispatcher) putBack(items []*item) {
+	for _, it := range items {
+		switch {
+		case it.Mark != nil:
+			d.markNext = it
+		case it.Aside == 0:
+			d.putAside(it, nil)
+		default:
+			d.stays(it)
+		}
+	}
+	d.saveNow()
 }
 
 // positionOf is where the sink stands after a call that was taken.

@@ -111,7 +111,7 @@ func TestThreeHoursOfOutage(t *testing.T) {
 			return nil
 		})
 		log := &endless{lanes: lanes, wake: make(chan struct{}), aside: map[int64]statesync.Offered{}}
-		d, _ := start(t, options(log, sink))
+		d, _ := start(t, options(t, log, sink))
 		const steps = hours * 360
 		early, peak := uint64(0), uint64(0)
 		for i := range steps {
@@ -201,7 +201,7 @@ func healthyP99(t *testing.T, seed uint64, poison bool) time.Duration {
 		return nil
 	})
 	log := newLog(t)
-	d, stop := start(t, options(log, sink))
+	d, stop := start(t, options(t, log, sink))
 	for tick := range 600 { // of 100 ms
 		for i := range 60 {
 			log.add(fmt.Sprint("w", (tick*60+i)%1000))

@@ -24,6 +24,7 @@ const (
 	releaseFull  = 5000.0 // a second; from there on there is no bound
 	shrink       = 0.8    // of the deliveries at once
 	shrinkEvery  = 100 * time.Millisecond
+	askEvery     = 500 * time.Millisecond // a lane whether it may be tried
 )
 
 // A pacer is not safe for concurrent use.
@@ -38,6 +39,7 @@ type pacer struct {
 	open     bool
 	opened   int       // how often in a row it did
 	until    time.Time // when it is open: of the next try
+	asked    time.Time // until when the receiver wants nothing; it has taken nothing since
 	probing  bool
 
 	released time.Time // when it was closed; zero: there is no bound
@@ -50,7 +52,7 @@ func newPacer(most int) pacer { return pacer{most: most, limit: float64(most)} }
 // String is the state of the breaker.
 func (p *pacer) String() string {
 	switch {
-	case p.probing:
+	case p.open && p.probing:
 		return "half-open"
 	case p.open:
 		return "open"
@@ -58,34 +60,35 @@ func (p *pacer) String() string {
 	return "closed"
 }
 
-// admit asks whether a delivery may be tried now, and if not, when to ask
-// again. It takes a token of the rate.
-func (p *pacer) admit(now time.Time) (wait time.Duration, ok bool) {
+// admit asks whether a delivery may be tried now, as the probe if it is the one
+// that an open breaker lets through, and if not, when to ask again. It takes a
+// token of the rate.
+func (p *pacer) admit(now time.Time) (probe bool, wait time.Duration) {
 	if p.open {
 		if wait := p.rests(now); wait > 0 {
-			return wait, false
+			return false, wait
 		}
 		if p.probing {
-			return jitter(100 * time.Millisecond), false
+			return false, askAgain()
 		}
 		p.probing = true
-		return 0, true
+		return true, 0
 	}
 	if p.released.IsZero() {
-		return 0, true
+		return false, 0
 	}
 	rate := releaseFirst * float64(int64(1)<<min(62, int(now.Sub(p.released)/time.Second)))
 	if rate >= releaseFull {
 		p.released = time.Time{}
-		return 0, true
+		return false, 0
 	}
 	p.tokens = min(rate/10, p.tokens+rate*now.Sub(p.filled).Seconds())
 	p.filled = now
 	if p.tokens < 1 {
-		return jitter(200 * time.Millisecond), false
+		return false, askAgain()
 	}
 	p.tokens--
-	return 0, true
+	return false, 0
 }
 
 // rests is how long nothing but a probe is tried from now on; 0: it is.
@@ -96,8 +99,8 @@ func (p *pacer) rests(now time.Time) time.Duration {
 	return p.until.Sub(now) + rand.N(100*time.Millisecond)
 }
 
-// jitter is between a half of a time and one and a half of it.
-func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d) }
+// askAgain is when: not so soon that thousands of lanes keep a processor busy.
+func askAgain() time.Duration { return askEvery/2 + rand.N(askEvery) }
 
 func (p *pacer) full() bool { return p.inFlight >= max(1, int(p.limit)) }
 
@@ -105,19 +108,23 @@ func (p *pacer) begin() { p.inFlight++ }
 
 // end notes what became of a delivery that was begun; failed: for a reason of
 // the receiver's, not of the delivery.
-func (p *pacer) end(key statesync.Key, failed bool, after time.Duration, now time.Time) {
+func (p *pacer) end(key statesync.Key, probe, failed bool, after time.Duration, now time.Time) {
 	busy := p.full()
 	p.inFlight--
-	probe := p.probing
-	p.probing = false
+	if probe {
+		p.probing = false
+	}
 	if !failed {
 		if p.open {
 			p.released, p.tokens, p.filled, p.limit = now, 1, now, 1
 		} else if busy {
 			p.limit = min(float64(p.most), p.limit+1/p.limit)
 		}
-		p.open, p.opened, p.failures, p.lanes = false, 0, 0, nil
+		p.open, p.opened, p.failures, p.lanes, p.asked = false, 0, 0, nil, time.Time{}
 		return
+	}
+	if asked := now.Add(after); after > 0 && asked.After(p.asked) {
+		p.asked = asked
 	}
 	if now.Sub(p.shrunk) >= shrinkEvery {
 		p.limit, p.shrunk = max(1, p.limit*shrink), now
@@ -131,6 +138,9 @@ func (p *pacer) end(key statesync.Key, failed bool, after time.Duration, now tim
 	case p.open, len(p.lanes) >= breakLanes && p.failures >= breakTries:
 		p.open = true
 		p.opened++
-		p.until = now.Add(max(after, grown(p.opened)))
+		p.until = now.Add(grown(p.opened))
+	}
+	if p.open && p.asked.After(p.until) {
+		p.until = p.asked
 	}
 }

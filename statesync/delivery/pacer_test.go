@@ -66,7 +66,7 @@ func TestTheBreakerSparesAReceiverThatIsDown(t *testing.T) {
 			return nil
 		}}
 		log := newLog(t)
-		d, _ := start(t, options(log, sink))
+		d, _ := start(t, options(t, log, sink))
 		log.addMany(20_000, 2000)
 		time.Sleep(time.Minute)
 		if s := d.Standing(); s.Breaker != "open" || s.Acked != 0 || s.Aside > 100 {
@@ -94,19 +94,22 @@ func TestTheBreakerSparesAReceiverThatIsDown(t *testing.T) {
 	})
 }
 
+// onlyGood takes the changes of one workload.
+func onlyGood(_ context.Context, d statesync.Delivery, _ int) error {
+	if d.Workload.Name != "good" {
+		return errRefused
+	}
+	return nil
+}
+
 // TestAFewFailingLanesDoNotOpenTheBreaker, though nothing else is there to be
 // delivered: what comes is not to wait for them.
 func TestAFewFailingLanesDoNotOpenTheBreaker(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		sink := newRecorder(t, func(_ context.Context, d statesync.Delivery, _ int) error {
-			if d.Workload.Name != "good" {
-				return errRefused
-			}
-			return nil
-		})
+		sink := newRecorder(t, onlyGood)
 		log := newLog(t)
-		d, _ := start(t, options(log, sink))
+		d, _ := start(t, options(t, log, sink))
 		log.add("bad1", "bad2")
 		time.Sleep(time.Hour)
 		log.add("good")
@@ -122,18 +125,13 @@ func TestAFewFailingLanesDoNotOpenTheBreaker(t *testing.T) {
 func TestLanesThatFailAreNotTheReceiver(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		sink := newRecorder(t, func(_ context.Context, d statesync.Delivery, _ int) error {
-			if d.Workload.Name != "good" {
-				return errRefused
-			}
-			return nil
-		})
+		sink := newRecorder(t, onlyGood)
 		log := newLog(t)
-		d, _ := start(t, options(log, sink))
+		d, _ := start(t, options(t, log, sink))
 		log.add("bad1", "bad2", "bad3")
 		time.Sleep(time.Minute)
 		log.add("good")
-		time.Sleep(time.Minute)
+		time.Sleep(10 * time.Minute) // each probe is one lane's of four
 		if s := d.Standing(); !sink.has("good-1") {
 			t.Errorf("standing %+v, want the good one delivered", s)
 		}
@@ -152,7 +150,7 @@ func TestOneRetryAfterHoldsNobodyElseUp(t *testing.T) {
 			return nil
 		})
 		log := newLog(t)
-		o := options(log, sink)
+		o := options(t, log, sink)
 		o.Window, o.Filter = 100, func(c *statesync.Change) bool { return c.Workload.Name != "filtered" }
 		d, _ := start(t, o)
 		log.add("bad")
@@ -173,7 +171,7 @@ func TestFreshChangesDoNotBypassTheBackOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sink := &clockedSink{answer: func(statesync.Delivery) error { return errRefused }}
 		log := newLog(t)
-		d, _ := start(t, options(log, sink))
+		d, _ := start(t, options(t, log, sink))
 		began := time.Now()
 		for range 12_000 {
 			log.add("bad")
@@ -206,7 +204,7 @@ func TestConcurrencyAdapts(t *testing.T) {
 			return nil
 		})
 		log := newLog(t)
-		d, _ := start(t, options(log, sink))
+		d, _ := start(t, options(t, log, sink))
 		for range 600 {
 			log.addMany(10, 1000)
 			time.Sleep(100 * time.Millisecond)
@@ -247,30 +245,48 @@ func TestPacer(t *testing.T) {
 			p := newPacer(8)
 			for _, c := range tt.outcomes {
 				p.begin()
-				p.end(lane(int(c-'0')), c != '+', 0, began)
+				p.end(lane(int(c-'0')), false, c != '+', 0, began)
 			}
 			if got := p.String(); got != tt.want {
 				t.Errorf("after %q: %s, want %s", tt.outcomes, got, tt.want)
 			}
 		})
 	}
+}
+
+// TestAnOpenBreaker lets one probe through, when the receiver wants it: what it
+// asked for counts, at whichever of the failures it did.
+func TestAnOpenBreaker(t *testing.T) {
+	t.Parallel()
+	began := time.Unix(1000, 0)
 	p := newPacer(8)
-	for i := range 5 {
+	for i := range 7 {
 		p.begin()
-		p.end(lane(i), true, time.Minute, began)
+		if i == 6 {
+			break // in flight when the breaker opens
+		}
+		p.end(statesync.Key{Name: fmt.Sprint(i)}, false, true, map[int]time.Duration{1: 30 * time.Second, 5: time.Minute}[i], began)
 	}
-	if wait, ok := p.admit(began.Add(59 * time.Second)); ok || wait < time.Second {
-		t.Errorf("admitted %t, after %s: want the receiver's own wish kept", ok, wait)
+	if _, wait := p.admit(began.Add(59 * time.Second)); wait < time.Second {
+		t.Errorf("admitted after %s: want the receiver's own wish kept", wait)
 	}
-	if _, ok := p.admit(began.Add(time.Minute)); !ok || p.String() != "half-open" {
-		t.Errorf("%s, admitted %t: want one probe", p.String(), ok)
+	if probe, wait := p.admit(began.Add(time.Minute)); !probe || wait > 0 || p.String() != "half-open" {
+		t.Errorf("%s, probe %t in %s: want one", p.String(), probe, wait)
 	}
-	if _, ok := p.admit(began.Add(time.Minute)); ok {
-		t.Error("admitted a second probe")
+	p.end(statesync.Key{Name: "6"}, false, true, 0, began.Add(time.Minute))
+	if _, wait := p.admit(began.Add(time.Minute)); wait == 0 || p.String() != "half-open" {
+		t.Errorf("%s, admitted in %s: want no second probe", p.String(), wait)
 	}
 	p.begin()
-	p.end(lane(1), false, 0, began.Add(time.Minute))
+	p.end(statesync.Key{Name: "1"}, true, false, 0, began.Add(time.Minute))
 	if p.String() != "closed" || p.limit != 1 {
 		t.Errorf("%s with %v at once, want it closed with 1", p.String(), p.limit)
+	}
+	for i := range 6 {
+		p.begin()
+		p.end(statesync.Key{Name: fmt.Sprint(i)}, false, true, 0, began.Add(time.Minute))
+	}
+	if wait := p.rests(began.Add(time.Minute)); wait == 0 || wait > time.Second {
+		t.Errorf("rests %s, want nothing of what was asked before it took something", wait)
 	}
 }

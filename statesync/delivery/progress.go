@@ -3,7 +3,6 @@ package delivery
 import (
 	"cmp"
 	"context"
-	"errors"
 	"time"
 
 	"github.com/outrider-agent/outrider/internal/failpoint"
@@ -12,9 +11,10 @@ import (
 )
 
 const (
-	saveEvery  = 100 * time.Millisecond
-	warnEvery  = time.Minute // between two log lines about refusals
-	pressedFor = time.Second // before something is done about it
+	saveEvery = 100 * time.Millisecond
+	warnEvery = time.Minute // between two log lines about refusals
+
+	slowDelivery = 100 * time.Millisecond // from which on the histogram names a change
 )
 
 // keepBooks hands progress over, sends marks, and looks whether the log is full
@@ -92,6 +92,8 @@ func (d *Dispatcher) durable(p *statesync.Progress) (effects []effect) {
 			p.PutAside = append(p.PutAside, *e.put)
 		case e.settled > 0:
 			p.Settled = append(p.Settled, e.settled)
+		case e.compact > 0:
+			p.Compacted = append(p.Compacted, e.compact)
 		case e.told != nil:
 			p.Told = append(p.Told, *e.told)
 		case e.letter != nil:
@@ -114,12 +116,15 @@ func (d *Dispatcher) isSaved(generation int64, effects []effect) {
 	d.unsaved -= len(effects)
 	for _, e := range effects {
 		delete(d.taken, e.settled)
+		delete(d.left, e.compact)
 		if e.told != nil {
 			d.told[e.told.UID].saving--
 			d.forget(e.told.UID)
 		}
-		if e.put != nil && e.lane == nil {
-			d.homeless--
+		if e.put != nil {
+			if d.putting--; e.lane == nil {
+				d.homeless--
+			}
 		}
 		if l := e.lane; l != nil {
 			if l.unsaved--; l.unsaved == 0 && len(l.items) == 0 {
@@ -130,34 +135,11 @@ func (d *Dispatcher) isSaved(generation int64, effects []effect) {
 	d.wakeReader()
 }
 
-// relieve does what the policy says when the log is full because of this sink.
-func (d *Dispatcher) relieve() {
-	pressed := d.opts.OnFull != Block && d.opts.Source.Pressed(d.opts.Name)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	now := d.opts.Now()
-	switch {
-	case !pressed || d.detached != "":
-		d.pressed = time.Time{}
-	case d.pressed.IsZero():
-		d.pressed = now
-	case now.Sub(d.pressed) < pressedFor || d.compacts:
-	case d.opts.OnFull == Detach:
-		d.detach(statesync.DetachedFull, errors.New("the ledger is full, and the sink holds the most of it"))
-	case d.head > d.read:
-		d.opts.Logger.Warn("the ledger is full: the sink is given the last change of each workload alone",
-			"sink", d.opts.Name, "changes", d.head-d.read)
-		d.compacts, d.pressed = true, time.Time{}
-		d.clearOut()
-		d.wakeReader()
-	}
-}
-
 // mark sends an account of what was gone through since the last one.
 func (d *Dispatcher) mark() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.detached != "" || d.pace.open || d.recount || d.cluster == "" {
+	if d.detached != "" || d.pace.open || d.cluster == "" {
 		return
 	}
 	m := d.marks.make(d.acked())
@@ -199,7 +181,11 @@ func (d *Dispatcher) observe(it *item, sent, acked time.Time) {
 	d.stages[statesync.StageOccurredObserved].Observe(it.Observed.Sub(it.Occurred))
 	d.stages[statesync.StageRecordedSent].Observe(sent.Sub(it.Recorded))
 	d.stages[statesync.StageSentAcknowledged].Observe(acked.Sub(sent))
-	d.stages[statesync.StageWhole].Observe(acked.Sub(it.Observed))
+	if whole := acked.Sub(it.Observed); whole < slowDelivery {
+		d.stages[statesync.StageWhole].Observe(whole)
+	} else {
+		d.stages[statesync.StageWhole].ObserveWithExemplar(whole, metrics.Label{Name: "change", Value: it.ID})
+	}
 }
 
 func (d *Dispatcher) describe() (err error) {
@@ -213,7 +199,7 @@ func (d *Dispatcher) describe() (err error) {
 		statesync.StageOccurredObserved, statesync.StageRecordedSent,
 		statesync.StageSentAcknowledged, statesync.StageWhole,
 	} {
-		h := metrics.NewHistogram()
+		h := metrics.NewTimer()
 		d.stages[stage] = h
 		tags := []string{stage, d.opts.Name}
 		err := d.metrics.Func(statesync.StageDesc(), func(yield func(metrics.Point)) {

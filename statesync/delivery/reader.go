@@ -10,7 +10,8 @@ import (
 
 // What is read, and when:
 //   - At the start, and after a compaction, what is put aside comes first, in
-//     its order: a sweep. It takes what no lane in memory waits for.
+//     its order: a sweep. It takes what no lane in memory waits for. Before
+//     it a compaction goes through the log, and through what is put aside.
 //   - Then the log.
 //   - What others put aside (a replay) is looked for when there is a sign of
 //     it, and once a second.
@@ -26,6 +27,7 @@ const (
 // A demand says what to read next.
 type demand struct {
 	statesync.ReadQuery
+	thins      bool  // it is gone through, and nothing of it taken into memory
 	saves      int64 // as it was then
 	generation int64
 	head       int64
@@ -51,7 +53,7 @@ func (d *Dispatcher) next(ctx context.Context, look <-chan time.Time) (items []*
 				d.mu.Lock()
 				d.failing(err, d.opts.Now())
 				d.mu.Unlock()
-				sleep(ctx, time.Second)
+				sleep(ctx, time.Second, nil)
 			}
 			continue
 		}
@@ -99,7 +101,10 @@ func (d *Dispatcher) demand() demand {
 	switch {
 	case d.compacts && d.head > d.read:
 		q.After, q.Limit = d.read, int(min(d.head-d.read, int64(d.opts.Window-d.unsaved), readBatch))
-	case d.pace.open && d.untried(), d.sweep && d.homeless > 0:
+	case d.thins && d.putting > 0:
+	case d.thins:
+		q.thins, q.Aside, q.After, q.AfterAside, q.Limit = true, true, d.thinned.number, d.thinned.id, min(d.opts.Window-d.unsaved, readBatch)
+	case d.pace.open && d.untried(), d.sweep && d.homeless+len(d.left) > 0:
 	case d.sweep:
 		q.Aside, q.After, q.AfterAside, q.Limit = true, d.swept.number, d.swept.id, room
 	case d.fresh:
@@ -107,7 +112,7 @@ func (d *Dispatcher) demand() demand {
 	default:
 		q.After, q.Limit = d.read, int(min(d.head-d.read, int64(room)))
 	}
-	if q.Limit = max(0, q.Limit); d.pace.open && !d.compacts {
+	if q.Limit = max(0, q.Limit); d.pace.open && !d.compacts && !d.thins {
 		q.Limit = min(q.Limit, 1)
 	}
 	return q
@@ -123,9 +128,12 @@ func (d *Dispatcher) take(q demand, read []statesync.Offered) []*item {
 	}
 	_ = failpoint.Here("delivery/read")
 	var items []*item
-	if q.Aside {
+	switch {
+	case q.thins:
+		d.thin(q, read)
+	case q.Aside:
 		items = d.takeAside(q, read)
-	} else {
+	default:
 		items = d.takeLog(q, read)
 	}
 	if !d.ordered {
@@ -161,7 +169,7 @@ func (d *Dispatcher) takeLog(q demand, read []statesync.Offered) []*item {
 		switch {
 		case !d.wants(&it.Change):
 			it.Cause = statesync.SkipFilter
-		case d.compacts && o.Replaced && o.Gap == nil:
+		case d.compacts && replaced(&o):
 			it.Cause = statesync.SkipCompacted
 		}
 		d.hold(it)
@@ -175,7 +183,7 @@ func (d *Dispatcher) takeLog(q demand, read []statesync.Offered) []*item {
 		d.marks.leftOut(number, d.acked())
 	}
 	if d.compacts {
-		d.compact(items)
+		d.compactLog(items)
 		items = nil
 	}
 	return items
@@ -195,23 +203,6 @@ func anyTold(read []statesync.Offered) bool {
 	return false
 }
 
-// compact puts aside what was read, but for what is left out. The lock must be
-// held.
-func (d *Dispatcher) compact(items []*item) {
-	for _, it := range items {
-		if l := d.lanes[it.Workload.Key()]; l != nil {
-			d.putAsideOf(l, it)
-		} else {
-			d.putAside(it, nil)
-		}
-	}
-	d.sweep, d.swept = true, place{}
-	if d.read >= d.head {
-		d.compacts = false
-	}
-	d.saveNow()
-}
-
 // takeAside takes in what was put aside, but for what a lane in memory is to
 // read by itself. The lock must be held.
 func (d *Dispatcher) takeAside(q demand, read []statesync.Offered) []*item {
@@ -225,9 +216,6 @@ func (d *Dispatcher) takeAside(q demand, read []statesync.Offered) []*item {
 		if d.taken[o.Aside] {
 			continue
 		}
-		if d.recount && own(o) && o.Cause == "" {
-			d.marks.found(o.Number)
-		}
 		if l := d.lanes[o.Workload.Key()]; l != nil && (l.parked || l.disk || len(l.items) >= d.laneCap()) {
 			l.disk = true
 			continue
@@ -239,7 +227,7 @@ func (d *Dispatcher) takeAside(q demand, read []statesync.Offered) []*item {
 	case q.Fresh:
 		d.fresh = false
 	default:
-		d.sweep, d.recount = false, false
+		d.sweep = false
 	}
 	return items
 }

@@ -24,7 +24,7 @@ func TestStopLetsWhatIsInFlightFinish(t *testing.T) {
 				log := newLog(t)
 				lanes := newRecorder(t, func(ctx context.Context, _ statesync.Delivery, _ int) error { return slow(ctx) })
 				inOrder := &orderedRecorder{t: t, answer: func(ctx context.Context, _ int) error { return slow(ctx) }}
-				o := options(log, lanes)
+				o := options(t, log, lanes)
 				o.Concurrency = 3
 				if ordered {
 					o.Sink = inOrder
@@ -89,7 +89,7 @@ func TestStopDoesNotWaitForAHangingSink(t *testing.T) {
 					defer func() { close(forever); synctest.Wait() }()
 					hang := tt.hang(forever)
 					log := newLog(t)
-					o := options(log, newRecorder(t, func(ctx context.Context, d statesync.Delivery, _ int) error {
+					o := options(t, log, newRecorder(t, func(ctx context.Context, d statesync.Delivery, _ int) error {
 						if d.Workload.Name == "good" {
 							return nil
 						}
@@ -140,7 +140,7 @@ func TestStopWhileBackingOff(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				log := newLog(t)
-				_, stop := start(t, options(log, sink))
+				_, stop := start(t, options(t, log, sink))
 				log.add("a", "b", "a")
 				time.Sleep(time.Second)
 				began := time.Now()
@@ -159,7 +159,7 @@ func TestStopOfAnIdleDispatcherIsImmediate(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		log := newLog(t)
-		_, stop := start(t, options(log, newRecorder(t, nil)))
+		_, stop := start(t, options(t, log, newRecorder(t, nil)))
 		log.addMany(10, 3)
 		synctest.Wait()
 		began := time.Now()

@@ -46,6 +46,7 @@ type effect struct {
 	put     *statesync.Offered
 	lane    *lane // that waits for put; nil: none does
 	settled int64
+	compact int64
 	told    *statesync.Told
 	letter  *statesync.DeadLetter
 }
@@ -70,6 +71,9 @@ func placeOf(o *statesync.Offered) place {
 }
 
 func (p place) after(q place) bool { return p.number > q.number || p.number == q.number && p.id > q.id }
+
+// replaced reports whether a later change of the workload says more.
+func replaced(o *statesync.Offered) bool { return o.Replaced && o.Gap == nil }
 
 // own reports whether an entry was put aside by the sink itself.
 func own(o *statesync.Offered) bool {
@@ -109,18 +113,35 @@ func (d *Dispatcher) acked() int64 {
 // sink holds everything up. The lock must be held.
 func (d *Dispatcher) queued() metrics.Queue {
 	d.countIn()
-	q := metrics.Queue{Len: int64(d.memory) + d.aside + d.head - d.read}
-	if first := d.window.Front(); first != nil {
-		q.Oldest = first.Value.(*item).Observed
-	} else if q.Len > 0 {
-		q.Oldest = d.behind
-	}
-	for _, l := range d.lanes {
-		if l.parked && (q.Oldest.IsZero() || l.oldest.Before(q.Oldest)) {
-			q.Oldest = l.oldest
-		}
+	q := metrics.Queue{Len: int64(d.memory) + d.aside + d.head - d.read, Oldest: d.oldest()}
+	if stuck := d.stuck(); !stuck.IsZero() && (q.Oldest.IsZero() || stuck.Before(q.Oldest)) {
+		q.Oldest = stuck
 	}
 	return q
+}
+
+// oldest is when the oldest change was observed that is not acknowledged, but
+// for those of parked lanes; when none is read yet, since when there are any.
+// The lock must be held.
+func (d *Dispatcher) oldest() time.Time {
+	if first := d.window.Front(); first != nil {
+		return first.Value.(*item).Observed
+	}
+	if int64(d.memory)+d.aside+d.head-d.read > 0 {
+		return d.behind
+	}
+	return time.Time{}
+}
+
+// stuck is when the oldest change of a parked lane was observed. The lock must
+// be held.
+func (d *Dispatcher) stuck() (oldest time.Time) {
+	for _, l := range d.lanes {
+		if l.parked && (oldest.IsZero() || l.oldest.Before(oldest)) {
+			oldest = l.oldest
+		}
+	}
+	return oldest
 }
 
 // hold puts an item into memory. The lock must be held.
@@ -176,7 +197,7 @@ func (d *Dispatcher) done(it *item) {
 		return
 	}
 	d.effect(effect{settled: it.Aside})
-	if it.Number > 0 && !it.Replayed && !it.skips() {
+	if it.Number > 0 && !it.Replayed && it.unit {
 		d.marks.came(it.Number)
 	}
 }
@@ -189,21 +210,18 @@ func (d *Dispatcher) skip(it *item) {
 	if it.unit {
 		d.pipe.Drop(it.Cause, 1)
 	}
-	if it.Aside > 0 {
-		d.done(it)
-		return
+	if d.done(it); it.unit && own(&it.Offered) {
+		d.marks.leftOut(number, d.acked())
 	}
-	d.release(it)
-	d.marks.leftOut(number, d.acked())
 }
 
 // bury settles a lane's first item, which the sink refuses as such. The lock
 // must be held.
 func (d *Dispatcher) bury(l *lane, now time.Time, err error) {
-	it := l.items[0]
+	it, tries := l.items[0], l.refused.tries
 	filled := d.deliveries([]*item{it})[0]
 	d.effect(effect{number: it.logged(), letter: &statesync.DeadLetter{
-		Delivery: filled, Tries: l.tries, First: l.first, Last: now, Error: err.Error(),
+		Delivery: filled, Tries: tries, First: l.refused.first, Last: now, Error: err.Error(),
 	}})
 	d.letters++
 	d.pipe.Drop(statesync.SkipDeadLetter, 1)
@@ -214,7 +232,7 @@ func (d *Dispatcher) bury(l *lane, now time.Time, err error) {
 		d.marks.leftOut(it.Number, d.acked())
 	}
 	d.opts.Logger.Warn("sink refuses a change: it is a dead letter now", "sink", d.opts.Name,
-		"workload", it.Workload.Key().String(), "seq", it.Seq, "tries", l.tries, "err", err)
+		"workload", it.Workload.Key().String(), "seq", it.Seq, "tries", tries, "err", err)
 }
 
 // putAside settles an item of the log by writing it down for later. The lock
@@ -225,7 +243,7 @@ func (d *Dispatcher) putAside(it *item, l *lane) {
 		o.FromSeq = o.Seq
 	}
 	d.effect(effect{number: it.Number, put: &o, lane: l})
-	if l == nil {
+	if d.putting++; l == nil {
 		d.homeless++
 	}
 	d.release(it)

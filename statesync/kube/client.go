@@ -49,7 +49,7 @@ func (c *Client) Host() string { return c.config.Host }
 // kube-system; without permission to read that, a hash of the server's
 // certificate authority and address.
 func (c *Client) ClusterID(ctx context.Context) (string, error) {
-	core, err := c.rest(schema.GroupVersion{Version: "v1"})
+	core, err := c.rest(schema.GroupVersion{Version: "v1"}, scheme.Codecs.WithoutConversion())
 	if err != nil {
 		return "", err
 	}
@@ -66,7 +66,7 @@ func (c *Client) ClusterID(ctx context.Context) (string, error) {
 
 // Missing reports whether the cluster says that it has no such namespace.
 func (c *Client) Missing(ctx context.Context, namespace string) (bool, error) {
-	core, err := c.rest(schema.GroupVersion{Version: "v1"})
+	core, err := c.rest(schema.GroupVersion{Version: "v1"}, scheme.Codecs.WithoutConversion())
 	if err != nil {
 		return false, err
 	}
@@ -86,7 +86,7 @@ func withoutURL(err error) error {
 }
 
 // rest returns a client of one API group that speaks protobuf.
-func (c *Client) rest(gv schema.GroupVersion) (*rest.RESTClient, error) {
+func (c *Client) rest(gv schema.GroupVersion, codecs runtime.NegotiatedSerializer) (*rest.RESTClient, error) {
 	cfg := rest.CopyConfig(c.config)
 	cfg.GroupVersion = &gv
 	cfg.APIPath = "/apis"
@@ -95,7 +95,7 @@ func (c *Client) rest(gv schema.GroupVersion) (*rest.RESTClient, error) {
 	}
 	cfg.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 	cfg.ContentType = runtime.ContentTypeProtobuf
-	cfg.NegotiatedSerializer = scheme.Codecs.WithoutConversion()
+	cfg.NegotiatedSerializer = codecs
 	client, err := rest.RESTClientFor(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("client for %s: %w", gv, err)

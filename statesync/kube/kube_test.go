@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 
 	"github.com/outrider-agent/outrider/metrics"
+	"github.com/outrider-agent/outrider/metrics/metricstest"
 )
 
 // server is an API server that the test plays; it returns a client of it.
@@ -144,7 +145,7 @@ func TestConnectSaysWhatItCouldNotRead(t *testing.T) {
 
 func TestWorkqueueMetrics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reg := metrics.NewRegistry()
+		reg := metricstest.Registry(t)
 		m, err := NewWorkqueueMetrics(reg)
 		if err != nil {
 			t.Fatal(err)
@@ -174,6 +175,12 @@ func TestWorkqueueMetrics(t *testing.T) {
 		}
 		if h := got["work_seconds"].Hist; h.Count != 1 || h.Sum != 2 {
 			t.Errorf("work: got %d in %v s, want 1 in 2 s", h.Count, h.Sum)
+		}
+		m.Remove("q")
+		for _, f := range reg.Gather() {
+			if len(f.Points) > 0 {
+				t.Errorf("%s of a queue that is removed: %v", f.Desc.Name, f.Points)
+			}
 		}
 	})
 }

@@ -27,7 +27,15 @@ type typed struct {
 }
 
 func (c *Client) typed(o CollectionOptions) (reader, error) {
-	client, err := c.rest(o.resource().GroupVersion())
+	codecs := scheme.Codecs.WithoutConversion()
+	if len(o.Reads) > 0 {
+		lean, err := newLeanCodecs(o.Object, o.List, o.Reads)
+		if err != nil {
+			return nil, fmt.Errorf("read %s in part: %w", o.Resource, err)
+		}
+		codecs = lean
+	}
+	client, err := c.rest(o.resource().GroupVersion(), codecs)
 	return typed{client, o}, err
 }
 
@@ -83,7 +91,7 @@ type custom struct {
 }
 
 func (c *Client) custom(o CollectionOptions) (reader, error) {
-	lists, err := c.rest(o.resource().GroupVersion())
+	lists, err := c.rest(o.resource().GroupVersion(), scheme.Codecs.WithoutConversion())
 	if err != nil {
 		return nil, err
 	}

@@ -26,12 +26,17 @@ type Collection struct {
 // List returns. *unstructured.UnstructuredList is for the resources of
 // CustomResourceDefinitions, and *metav1.PartialObjectMetadataList reads the
 // metadata alone.
+//
+// Reads are the paths of the fields that are read of each object, such as
+// metadata.labels and status.conditions.type. What else an object of
+// Kubernetes' own types has may then be missing; none: nothing is.
 type CollectionOptions struct {
 	Group, Version, Resource string
 	Namespace                string // empty: all
 	Selector                 string // of labels; empty: all
 
 	List, Object func() runtime.Object // empty ones, of their type
+	Reads        []string              // fields; none: all
 	Trim         func(runtime.Object)  // nil, or drops what nobody reads, in place: a list of unstructured objects never has two of them whole
 }
 

@@ -3,6 +3,7 @@ package kube
 import (
 	"fmt"
 	"math"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,7 +23,7 @@ type WorkqueueMetrics struct {
 
 type queueFigures struct {
 	depth, adds, retries     figure
-	latency, work            *metrics.Histogram
+	latency, work            *metrics.Timer
 	unfinished, longestSince figure
 }
 
@@ -43,7 +44,7 @@ func NewWorkqueueMetrics(reg *metrics.Registry) (*WorkqueueMetrics, error) {
 		{"longest_running_seconds", "seconds", "How long the key held longest has been held.", metrics.GaugeType, func(q *queueFigures) metrics.Point { return q.longestSince.point() }},
 	} {
 		d := metrics.Desc{
-			Name: "outrider_workqueue_" + f.name, Datadog: "outrider.workqueue." + f.name, Type: f.typ,
+			Name: "outrider_workqueue_" + f.name, Datadog: "outrider.workqueue." + strings.TrimSuffix(f.name, "_total"), Type: f.typ,
 			Help: f.help, Unit: f.unit, Tags: []string{"queue"}, Budget: 200,
 		}
 		if err := reg.Func(d, func(yield func(metrics.Point)) { w.each(f.point, yield) }); err != nil {
@@ -68,10 +69,18 @@ func (w *WorkqueueMetrics) queue(name string) *queueFigures {
 	defer w.mu.Unlock()
 	q, ok := w.queues[name]
 	if !ok {
-		q = &queueFigures{latency: metrics.NewHistogram(), work: metrics.NewHistogram()}
+		q = &queueFigures{latency: metrics.NewTimer(), work: metrics.NewTimer()}
 		w.queues[name] = q
 	}
 	return q
+}
+
+// Remove drops the figures of a queue that is shut down. Another one of its name
+// begins anew.
+func (w *WorkqueueMetrics) Remove(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.queues, name)
 }
 
 // The methods below make *WorkqueueMetrics a workqueue.MetricsProvider.
@@ -134,11 +143,11 @@ func (f *figure) point() metrics.Point {
 }
 
 // seconds is a histogram to which client-go gives seconds.
-type seconds struct{ h *metrics.Histogram }
+type seconds struct{ h *metrics.Timer }
 
 func (s seconds) Observe(v float64) { s.h.Observe(time.Duration(v * float64(time.Second))) }
 
-func histogramPoint(h *metrics.Histogram) metrics.Point {
+func histogramPoint(h *metrics.Timer) metrics.Point {
 	s := h.Snapshot()
 	return metrics.Point{Hist: &s}
 }

@@ -20,6 +20,10 @@ const (
 	asideGap     = "gap"     // of the sink itself
 )
 
+// asideLetter is the cause of a replay that was a dead letter; of one that was
+// an initial state too, it is asideInitial.
+const asideLetter = "letter"
+
 // CauseMissing is the cause of an [statesync.Offered] that was put aside and
 // whose change is no longer there: a damaged file has cost it, or the sink was
 // not configured for a time. The sink can only be told that it was left out.

@@ -28,6 +28,9 @@ const (
 	// last change: the change is above its cursor, or below and was put aside,
 	// or left out.
 	unheard = `w.last > ?1 OR w.uid IN (SELECT uid FROM aside WHERE sink = ?2) OR w.id IN (SELECT workload FROM told WHERE sink = ?2)`
+	// newCursor is one of a sink, since a number and at one.
+	newCursor = `INSERT INTO cursors(sink, since, acked, skipped, begun, gaps)
+		SELECT ?1, ?2, ?3, ?3, ?3, coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE key = '` + metaGaps + `' || ?1), 0)`
 	// toldNothing is that a sink was given nothing of a workload, of which it
 	// may be given more.
 	toldNothing = `INSERT OR REPLACE INTO told(sink, workload, seq, skipped)
@@ -48,9 +51,9 @@ func (l *Ledger) begin(sink string) error {
 		if oldest > 0 {
 			start = oldest - 1
 		}
-		return l.exec("INSERT INTO cursors(sink, since, acked, skipped, begun) VALUES(?1, ?2, ?2, ?2, ?2)", sink, start)
+		return l.exec(newCursor, sink, start, start)
 	}
-	if err := l.exec("INSERT INTO cursors(sink, since, acked, skipped, begun) VALUES(?1, 0, ?2, ?2, ?2)", sink, start); err != nil {
+	if err := l.exec(newCursor, sink, 0, start); err != nil {
 		return err
 	}
 	if err := l.initial(sink, l.opts.Now(), lives); err != nil {
@@ -65,6 +68,9 @@ func (l *Ledger) attach(k *cursorRow, since time.Time) error {
 	now, head := l.opts.Now(), l.durable
 	from, err := l.givenUpTo(k)
 	if err != nil {
+		return err
+	}
+	if since, err = l.recordedSince(from, since); err != nil {
 		return err
 	}
 	gap, err := l.sinkGap(k, from, since, now)
@@ -85,7 +91,13 @@ func (l *Ledger) attach(k *cursorRow, since time.Time) error {
 	if err != nil {
 		return err
 	}
-	if err := l.exec("DELETE FROM aside WHERE sink = ? AND id <= ?", k.Sink, last); err != nil {
+	// What waited since the last mark will not come any more.
+	if err := l.exec("UPDATE cursors SET skipped = skipped + ? WHERE sink = ?", k.Waiting, k.Sink); err != nil {
+		return err
+	}
+	// A gap that it was not given yet tells of other numbers, and a dead letter
+	// that is being replayed is nowhere else.
+	if err := l.exec("DELETE FROM aside WHERE sink = ? AND id <= ? AND what NOT IN ('gap', 'replay')", k.Sink, last); err != nil {
 		return err
 	}
 	if err := l.exec("DELETE FROM told WHERE sink = ?", k.Sink); err != nil {
@@ -99,7 +111,8 @@ func (l *Ledger) attach(k *cursorRow, since time.Time) error {
 	if err := failpoint.Here("ledger/attach"); err != nil {
 		return err
 	}
-	return l.exec(`UPDATE cursors SET since = 0, acked = max(acked, ?1), skipped = skipped + max(0, ?1 - acked), begun = ?1, detached = '', detached_at = 0, gaps = gaps + 1
+	// Of two rows that a rescue may find, the one with more saves counts.
+	return l.exec(`UPDATE cursors SET since = 0, acked = max(acked, ?1), skipped = skipped + max(0, ?1 - acked), begun = ?1, detached = '', detached_at = 0, gaps = gaps + 1, saves = saves + 1
 		WHERE sink = ?2`, head, k.Sink)
 }
 
@@ -117,6 +130,22 @@ func (l *Ledger) givenUpTo(k *cursorRow) (n int64, err error) {
 		},
 	})
 	return n, err
+}
+
+// recordedSince is the earlier of a time and when the first change above from
+// was recorded, as far as it is kept: a detached sink may have been given
+// nothing for long.
+func (l *Ledger) recordedSince(from int64, since time.Time) (time.Time, error) {
+	err := sqlitex.Execute(l.writer, "SELECT recorded FROM changes WHERE n > ? ORDER BY n LIMIT 1", &sqlitex.ExecOptions{
+		Args: []any{from},
+		ResultFunc: func(s *sqlite.Stmt) error {
+			if at := instant(s.ColumnInt64(0)); !at.IsZero() && at.Before(since) {
+				since = at
+			}
+			return nil
+		},
+	})
+	return since, err
 }
 
 // streamsUnheard returns the streams of which the sink may lack a gap: its own

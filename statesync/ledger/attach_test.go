@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/outrider-agent/outrider/statesync"
+	"github.com/outrider-agent/outrider/statesync/ledger/replay"
 )
 
 // ended is an entry of one change that leads to a state.
@@ -42,7 +43,7 @@ func identified(t testing.TB, l *Ledger) {
 func TestANewSinkIsToldWhereEverythingStands(t *testing.T) {
 	t.Parallel()
 	now := epoch
-	o := options(t.TempDir())
+	o := options(t, t.TempDir())
 	o.Now = func() time.Time { return now }
 	l := openWith(t, o)
 	identified(t, l)
@@ -99,7 +100,7 @@ func TestADetachedSinkComesBack(t *testing.T) {
 	t.Parallel()
 	now := epoch
 	dir := t.TempDir()
-	o := options(dir)
+	o := options(t, dir)
 	o.Now = func() time.Time { return now }
 	l := openWith(t, o)
 	identified(t, l)
@@ -120,7 +121,6 @@ func TestADetachedSinkComesBack(t *testing.T) {
 		Told: []statesync.Told{{UID: "refused", Skipped: []statesync.Skip{{From: 1, To: 1, Cause: statesync.SkipDeadLetter}}}},
 	})
 	now = now.Add(time.Hour)
-	detached := now
 	l.Save(statesync.Progress{Sink: "s", Acked: 8, Skipped: 1, Detach: statesync.DetachedFull})
 	if c := cursorOf(t, l, "s"); c.Detached != statesync.DetachedFull || !c.DetachedAt.Equal(now) || c.Position != "p" {
 		t.Errorf("cursor %+v, want it detached and where it was", c)
@@ -136,7 +136,7 @@ func TestADetachedSinkComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-wake
-	want := statesync.Cursor{Sink: "s", Acked: 10, Position: "p", Skipped: 3, Marked: statesync.Mark{Number: 2, Changes: 2}, Aside: 5, Letters: 1, AsideTop: 7}
+	want := statesync.Cursor{Sink: "s", Acked: 10, Position: "p", Skipped: 5, Marked: statesync.Mark{Number: 2, Changes: 2}, Aside: 5, Letters: 1, AsideTop: 7}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Errorf("cursor (-want +got):\n%s", diff)
 	}
@@ -148,7 +148,7 @@ func TestADetachedSinkComesBack(t *testing.T) {
 	}
 	gap := statesync.Change{
 		ID: got[0].ID, Cluster: "c", Epoch: 1, Workload: statesync.StreamRef("sink/s"), Seq: 1, Occurred: now, Observed: now, Recorded: now,
-		Gap: &statesync.Gap{Stream: "sink/s", Reason: statesync.GapDetached, From: detached, To: now, FromNumber: 4, ToNumber: 10},
+		Gap: &statesync.Gap{Stream: "sink/s", Reason: statesync.GapDetached, From: epoch, To: now, FromNumber: 4, ToNumber: 10},
 	}
 	if diff := cmp.Diff(gap, got[0].Change); diff != "" {
 		t.Errorf("gap (-want +got):\n%s", diff)
@@ -165,8 +165,59 @@ func TestADetachedSinkComesBack(t *testing.T) {
 	if _, err := l.Attach(t.Context(), "s"); err != nil {
 		t.Fatal(err)
 	}
-	if got := asides(t, l, "s"); got[0].Seq != 2 || got[0].PreviousSeq != 1 {
-		t.Errorf("the second gap %+v, want seq 2 after 1", got[0])
+	again := tellAll(asides(t, l, "s"))
+	if diff := cmp.Diff([]string{"stream/sink/s 1 gap 4..10", "stream/sink/s 2 gap 10..12"}, again[:2]); diff != "" {
+		t.Errorf("the gap that it was not given yet, and the second (-want +got):\n%s", diff)
+	}
+}
+
+// TestAnAttachKeepsDeadLettersThatAreReplayed: they are nowhere else.
+func TestAnAttachKeepsDeadLettersThatAreReplayed(t *testing.T) {
+	t.Parallel()
+	l, _ := replays(t, options(t, t.TempDir()))
+	letters(t, l)
+	if r, err := runReplay(t, l, replay.Query{Letters: true}); err != nil || r.Done != 3 {
+		t.Fatal(r, err)
+	}
+	want := replayed(t, l)
+	saveNow(t, l, statesync.Progress{Sink: "s", Acked: 5, Detach: statesync.DetachedGone})
+	if _, err := l.Attach(t.Context(), "s"); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, replayed(t, l)); diff != "" || len(want) != 3 {
+		t.Errorf("to be sent again (-want +got):\n%s", diff)
+	}
+}
+
+// TestAnAttachWhoseAnswerWasLost is asked for again by the next reload. The
+// cursor's row counts as a later one than that of the detachment, which a
+// rescue may find too.
+func TestAnAttachWhoseAnswerWasLost(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	l := open(t, dir)
+	identified(t, l)
+	cursorOf(t, l, "s")
+	commit(t, l, entry("a", 1, 2))
+	save(t, l, statesync.Progress{Sink: "s", Acked: 2, Detach: statesync.DetachedGone})
+	const saves = "SELECT saves FROM cursors"
+	before := visit(t, dir).number(saves)
+	err := l.alter("s", func() error {
+		row, _, err := readCursor(l.writer, "s")
+		return errors.Join(err, l.attach(&row, row.DetachedAt))
+	}, func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if now := visit(t, dir).number(saves); now <= before {
+		t.Errorf("saves %d, want more than %d", now, before)
+	}
+	c, err := l.Attach(t.Context(), "s")
+	if err != nil || c.Acked != 2 || l.acked["s"] != 2 || c.Aside != 2 {
+		t.Errorf("attached again: %v, cursor %+v, holding from %d; want it to hold from 2, with one gap", err, c, l.acked["s"])
+	}
+	if _, err := l.Attach(t.Context(), "s"); !errors.Is(err, errSink) {
+		t.Errorf("attached once more: %v, want that it is not detached", err)
 	}
 }
 
@@ -223,7 +274,7 @@ func TestASinkThatWasAway(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			now := epoch
-			o := options(t.TempDir())
+			o := options(t, t.TempDir())
 			o.Now = func() time.Time { return now }
 			l := openWith(t, o)
 			identified(t, l)
@@ -290,7 +341,7 @@ func TestForgettingASink(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]statesync.Cursor{{Sink: "other", Acked: 2, Aside: 1, Letters: 1}}, sinks, ignoreTop); diff != "" {
+	if diff := cmp.Diff([]statesync.Cursor{{Sink: "other", Acked: 2, Aside: 1, Waiting: 1, Letters: 1}}, sinks, ignoreTop); diff != "" {
 		t.Errorf("sinks (-want +got):\n%s", diff)
 	}
 	other := visit(t, dir)
@@ -299,11 +350,62 @@ func TestForgettingASink(t *testing.T) {
 			t.Errorf("%d rows in %s, want the other sink's", n, table)
 		}
 	}
+	other.exec("INSERT INTO told SELECT 'lost', workload, seq, skipped FROM told") // its cursor was on a bad page
+	if err := l.Forget(t.Context(), "lost"); err != nil || other.number("SELECT count(*) FROM told") != 1 {
+		t.Errorf("forget a sink without a cursor: %v, want what is kept of it gone", err)
+	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	for name, err := range map[string]error{"forget": l.Forget(ended, "other"), "attach": func() error { _, err := l.Attach(ended, "other"); return err }()} {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v, want that the context ended", name, err)
+		}
+	}
+}
+
+// TestWhatIsPutAsideAfterAFailureWakesReaders, at the place that was given up.
+func TestWhatIsPutAsideAfterAFailureWakesReaders(t *testing.T) {
+	t.Parallel()
+	l := open(t, t.TempDir())
+	cursorOf(t, l, "s")
+	put := func(failure error) error {
+		return l.alter("s", func() error {
+			return errors.Join(l.putAside("s", &asideRow{what: asideSkipped}), failure)
+		}, func() {})
+	}
+	if err := put(errors.New("the disk is full")); err == nil {
+		t.Fatal("it did not fail")
+	}
+	l.commitAll(t.Context()) // opens the file again
+	_, wake := l.Head()
+	if err := put(nil); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-wake:
+	default:
+		t.Error("nobody was woken")
+	}
+}
+
+// TestAForgottenSinksNameGoesOnWithItsGaps: a receiver may know the seq of the
+// last one.
+func TestAForgottenSinksNameGoesOnWithItsGaps(t *testing.T) {
+	t.Parallel()
+	l := open(t, t.TempDir())
+	identified(t, l)
+	for want := range int64(3) {
+		cursorOf(t, l, "s")
+		save(t, l, statesync.Progress{Sink: "s", Detach: statesync.DetachedGone})
+		if _, err := l.Attach(t.Context(), "s"); err != nil {
+			t.Fatal(err)
+		}
+		if got := asides(t, l, "s"); len(got) != 1 || got[0].Seq != want+1 || got[0].PreviousSeq != want {
+			t.Errorf("put aside %q, want a gap with seq %d after %d", tellAll(got), want+1, want)
+		}
+		l.Release("s")
+		if err := l.Forget(t.Context(), "s"); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
@@ -368,5 +470,28 @@ func TestSinksComeAndGoWhileItRuns(t *testing.T) {
 	<-done
 	if s := books(t, l); len(s.Retries) != 0 {
 		t.Errorf("retries %v, want none", s.Retries)
+	}
+}
+
+// TestPlacesAreDropped: also the one that was saved last and is not written yet.
+func TestPlacesAreDropped(t *testing.T) {
+	t.Parallel()
+	l := open(t, t.TempDir())
+	for _, sink := range []string{"s", "kept"} {
+		cursorOf(t, l, sink)
+		save(t, l, statesync.Progress{Sink: sink, Position: "p"})
+	}
+	for _, sink := range []string{"s", "kept"} {
+		l.Save(statesync.Progress{Sink: sink, Position: "q"})
+		l.Release(sink)
+	}
+	if err := l.Unplace("kept", "unknown"); err != nil {
+		t.Fatal(err)
+	}
+	l.commitAll(t.Context())
+	for sink, want := range map[string]string{"s": "", "kept": "q"} {
+		if got := cursorOf(t, l, sink).Position; got != want {
+			t.Errorf("%s: got place %q, want %q", sink, got, want)
+		}
 	}
 }

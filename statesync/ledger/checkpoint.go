@@ -35,8 +35,9 @@ func (l *Ledger) wrote(bytes int64) {
 	}
 }
 
-// runCheckpoints checkpoints until ctx ends.
-func (l *Ledger) runCheckpoints(ctx context.Context) {
+// RunCheckpoints checkpoints until ctx ends. [Ledger.Run] does it too; without
+// Run, who writes much is to do it beside: else the WAL grows without bound.
+func (l *Ledger) RunCheckpoints(ctx context.Context) {
 	tick := time.NewTicker(checkpointEvery)
 	defer tick.Stop()
 	var inTheWay time.Time // when readers last were

@@ -76,7 +76,7 @@ func TestTheWALIsUsedAgain(t *testing.T) {
 // TestTheWALHasABound, under writes that never pause; and at rest it is small.
 func TestTheWALHasABound(t *testing.T) {
 	t.Parallel()
-	o := options(t.TempDir())
+	o := options(t, t.TempDir())
 	o.MaxBytes = 8 << 20 // so the WAL may have 1 MiB
 	o.Keep = time.Nanosecond
 	l := openWith(t, o)
@@ -147,7 +147,7 @@ func TestCheckpointsThatFail(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		o := options(t.TempDir())
+		o := options(t, t.TempDir())
 		o.Log = slog.New(slog.NewTextHandler(&log, nil))
 		l := openWith(t, o)
 		commit(t, l, big("u", 1))
@@ -160,7 +160,7 @@ func TestCheckpointsThatFail(t *testing.T) {
 		move(filepath.Join(o.Dir, "elsewhere"))
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
-		go func() { defer close(ended); l.runCheckpoints(ctx) }()
+		go func() { defer close(ended); l.RunCheckpoints(ctx) }()
 		for range 60 { // what is written meanwhile makes it no more eager
 			l.wrote(checkpointBytes)
 			time.Sleep(time.Second)
@@ -211,7 +211,7 @@ func TestACheckpointTrustsNoConnectionFromBeforeAFailure(t *testing.T) {
 
 func TestFiguresOfTheUpkeep(t *testing.T) {
 	t.Parallel()
-	o := options(t.TempDir())
+	o := options(t, t.TempDir())
 	o.Keep = time.Nanosecond
 	l := openWith(t, o)
 	commit(t, l, entry("u", 1, 3))

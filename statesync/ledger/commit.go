@@ -38,7 +38,7 @@ func (l *Ledger) Run(ctx context.Context) error {
 	var checkpoints sync.WaitGroup
 	defer checkpoints.Wait()
 	defer stopChecking()
-	checkpoints.Go(func() { l.runCheckpoints(checking) })
+	checkpoints.Go(func() { l.RunCheckpoints(checking) })
 
 	l.trustCursors()
 	tick := time.NewTicker(retainEvery)

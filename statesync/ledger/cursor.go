@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"zombiezen.com/go/sqlite"
@@ -27,7 +28,8 @@ const cursorColumns = `k.sink, k.since, k.acked, k.position, k.marked_previous, 
 	k.skipped, k.detached, k.detached_at, k.gaps, k.saved,
 	(SELECT count(*) FROM aside a WHERE a.sink = k.sink AND a.what != 'skipped'),
 	(SELECT count(*) FROM dead_letters d WHERE d.sink = k.sink),
-	coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'aside'), 0)`
+	coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'aside'), 0),
+	(SELECT count(*) FROM aside a INDEXED BY aside_parked WHERE a.what = 'parked' AND a.n > k.marked AND a.sink = k.sink)`
 
 // A cursorRow is a cursor with what only the ledger needs.
 type cursorRow struct {
@@ -45,7 +47,7 @@ func scanCursor(s *sqlite.Stmt) cursorRow {
 				Changes: s.ColumnInt64(6), Skipped: s.ColumnInt64(7), Waiting: s.ColumnInt64(8),
 			},
 			Skipped: s.ColumnInt64(9), Detached: s.ColumnText(10), DetachedAt: instant(s.ColumnInt64(11)),
-			Aside: s.ColumnInt64(14), Letters: s.ColumnInt64(15), AsideTop: s.ColumnInt64(16),
+			Aside: s.ColumnInt64(14), Letters: s.ColumnInt64(15), AsideTop: s.ColumnInt64(16), Waiting: s.ColumnInt64(17),
 		},
 		gaps: s.ColumnInt64(12), saved: instant(s.ColumnInt64(13)),
 	}
@@ -122,7 +124,8 @@ func (l *Ledger) canGoOn(k *cursorRow) (bool, error) {
 
 // Attach has a detached sink begin again at the head, with a gap and where
 // each workload stands put aside for it, and returns from where. A sink that
-// is not detached is left as it is, with an error.
+// is not detached is left as it is, with an error. It may be asked again when
+// its answer was lost.
 func (l *Ledger) Attach(ctx context.Context, sink string) (out statesync.Cursor, err error) {
 	if err := ctx.Err(); err != nil {
 		return out, fmt.Errorf("attach sink %s: %w", sink, err)
@@ -134,8 +137,11 @@ func (l *Ledger) Attach(ctx context.Context, sink string) (out statesync.Cursor,
 			return err
 		case !known:
 			return fmt.Errorf("%w: the ledger has no cursor of it", errSink)
-		case row.Detached == "":
+		case row.Detached == "" && l.holds(sink):
 			return fmt.Errorf("%w: it is not detached", errSink)
+		case row.Detached == "": // by an attach whose answer was lost
+			out = row.Cursor
+			return nil
 		}
 		if err := l.attach(&row, row.DetachedAt); err != nil {
 			return err
@@ -154,6 +160,15 @@ func (l *Ledger) Attach(ctx context.Context, sink string) (out statesync.Cursor,
 	return out, nil
 }
 
+// holds reports whether a sink holds what it has not settled, or is not of
+// this run and has no dispatcher that could.
+func (l *Ledger) holds(sink string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, holds := l.acked[sink]
+	return holds || !l.ours[sink]
+}
+
 // Release ends a sink's hold on the changes that it has not settled: it is not
 // of this run any more. Its cursor stays.
 func (l *Ledger) Release(sink string) {
@@ -161,6 +176,27 @@ func (l *Ledger) Release(sink string) {
 	defer l.mu.Unlock()
 	delete(l.ours, sink)
 	l.letGo(sink)
+}
+
+// Unplace drops where sinks stand in what they write, of all sinks but these:
+// others may write there now.
+func (l *Ledger) Unplace(but ...string) error {
+	var names []string
+	err := l.alter("", func() error {
+		names = nil
+		return sqlitex.Execute(l.writer, "SELECT sink FROM cursors", &sqlitex.ExecOptions{
+			ResultFunc: func(s *sqlite.Stmt) error { names = append(names, s.ColumnText(0)); return nil },
+		})
+	}, func() {})
+	for _, name := range names {
+		if err == nil && !slices.Contains(but, name) {
+			err = l.alter(name, func() error { return l.exec("UPDATE cursors SET position = '' WHERE sink = ?", name) }, func() {})
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("drop places of sinks: %w", err)
+	}
+	return nil
 }
 
 // Forget removes a sink that is not of this run, with all that is kept of it.
@@ -175,16 +211,21 @@ func (l *Ledger) Forget(ctx context.Context, sink string) error {
 		if ours {
 			return fmt.Errorf("%w: it is configured", errSink)
 		}
-		if err := l.exec("DELETE FROM cursors WHERE sink = ?", sink); err != nil {
+		// A new sink of that name goes on with the seq of its gaps.
+		err := l.exec(`INSERT INTO meta(key, value) SELECT '`+metaGaps+`' || sink, gaps FROM cursors WHERE sink = ? AND gaps > 0
+			ON CONFLICT DO UPDATE SET value = max(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER))`, sink)
+		if err != nil {
 			return err
 		}
-		if l.writer.Changes() == 0 {
-			return fmt.Errorf("%w: the ledger has no cursor of it", errSink)
-		}
-		for _, table := range []string{"aside", "told", "dead_letters"} {
+		removed := 0 // a damaged file may have cost the cursor alone
+		for _, table := range []string{"cursors", "aside", "told", "dead_letters"} {
 			if err := l.exec("DELETE FROM "+table+" WHERE sink = ?", sink); err != nil {
 				return err
 			}
+			removed += l.writer.Changes()
+		}
+		if removed == 0 {
+			return fmt.Errorf("%w: the ledger has no cursor of it", errSink)
 		}
 		return nil
 	}, func() {})
@@ -250,7 +291,7 @@ func (l *Ledger) alterAndSettle(sink string, f func() error, after func()) (tell
 	l.mu.Lock()
 	savings := l.take(sink)
 	l.mu.Unlock()
-	bytes, top := int64(pageBytes), l.asideTop
+	bytes, rows := int64(pageBytes), int64(0)
 	err = transaction(l.writer, func() error {
 		for _, s := range savings {
 			bytes += s.cost()
@@ -258,23 +299,34 @@ func (l *Ledger) alterAndSettle(sink string, f func() error, after func()) (tell
 				return fmt.Errorf("save: %w", err)
 			}
 		}
+		before, err := readNumber(l.writer, "SELECT total_changes()")
+		if err != nil {
+			return err
+		}
 		if err := f(); err != nil {
 			return err
 		}
+		if rows, err = readNumber(l.writer, "SELECT total_changes()"); err != nil {
+			return err
+		}
+		rows -= before
 		return failpoint.Here("ledger/alter")
 	})
 	if errors.Is(err, errSink) {
 		return nil, err
 	}
+	if err == nil {
+		err = failpoint.Here("ledger/altered")
+	}
 	if err != nil {
 		return nil, l.drop(err)
 	}
-	l.wrote(bytes + pageBytes/4*(l.asideTop-top))
+	l.wrote(bytes + pageBytes/4*rows)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	tell = l.settleSavings(savings)
 	after()
-	if l.asideTop != top {
+	if rows > 0 {
 		l.wakeReaders()
 	}
 	return tell, nil

@@ -91,7 +91,7 @@ func examine(path string) error {
 }
 
 // connect opens the file, and reads what everything rests on. It needs all
-// three locks, once the ledger is shared. After an error what is open is left
+// four locks, once the ledger is shared. After an error what is open is left
 // so.
 func (l *Ledger) connect() (err error) {
 	if l.writer, err = openConn(l.path); err != nil {
@@ -188,6 +188,8 @@ func (l *Ledger) repair(generation int64, cause error) error {
 	defer l.readMu.Unlock()
 	l.checking.Lock()
 	defer l.checking.Unlock()
+	l.visiting.Lock()
+	defer l.visiting.Unlock()
 	l.mu.Lock()
 	if l.broken == nil && generation == l.generation {
 		l.broken = cause
@@ -261,6 +263,8 @@ func (l *Ledger) lookInto() error {
 	defer l.readMu.Unlock()
 	l.checking.Lock()
 	defer l.checking.Unlock()
+	l.visiting.Lock()
+	defer l.visiting.Unlock()
 	err := examine(l.path)
 	if err == nil {
 		err = errors.Join(l.release(), l.connect())

@@ -14,6 +14,7 @@ import (
 	"zombiezen.com/go/sqlite"
 
 	"github.com/outrider-agent/outrider/statesync"
+	"github.com/outrider-agent/outrider/statesync/ledger/replay"
 )
 
 // resumeAt is an entry that keeps an object and moves the resume point.
@@ -200,7 +201,7 @@ func TestADiskThatSpoilsEverything(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	var now atomic.Int64
-	o := options(dir)
+	o := options(t, dir)
 	o.Now = func() time.Time { return epoch.Add(time.Duration(now.Load())) }
 	l, err := Open(o)
 	if err != nil {
@@ -240,7 +241,7 @@ func TestASinkThatMayHaveLostItsCursor(t *testing.T) {
 		t.Fatal(err)
 	}
 	spoil(t, w.dir, 0, make([]byte, 100))
-	l, err := Open(options(w.dir))
+	l, err := Open(options(t, w.dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,7 +323,7 @@ func TestAFileThatIsNoLedger(t *testing.T) {
 
 // brief makes a ledger.
 func brief(t testing.TB, dir string) {
-	l, err := Open(options(dir))
+	l, err := Open(options(t, dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -338,9 +339,9 @@ func TestARescueOfFormat1(t *testing.T) {
 	for name, migrated := range map[string]bool{"as it was": false, "migrated": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir := oldLedger(t)
+			dir := oldLedger(t, format1)
 			if migrated {
-				l, err := Open(options(dir))
+				l, err := Open(options(t, dir))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -475,7 +476,7 @@ func TestARescueThatCannotBeMade(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(inTheWay, "x"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(options(w.dir)); err == nil || !strings.Contains(err.Error(), makingSuffix) {
+	if _, err := Open(options(t, w.dir)); err == nil || !strings.Contains(err.Error(), makingSuffix) {
 		t.Errorf("error %v, want one that names what is in the way", err)
 	}
 	if err := os.RemoveAll(inTheWay); err != nil {
@@ -510,5 +511,60 @@ func TestTheReaderIsOpenedAgain(t *testing.T) {
 	}
 	if _, err := readLog(t.Context(), l, 0, 1); !errors.Is(err, ErrClosed) {
 		t.Errorf("read a closed ledger: %v, want %v", err, ErrClosed)
+	}
+}
+
+// TestARowThatWouldNotBeUnderstoodIsNotRescued: its JSON is whole, but tells
+// nothing. A rescue that took it over would be followed by another, for ever.
+func TestARowThatWouldNotBeUnderstoodIsNotRescued(t *testing.T) {
+	t.Parallel()
+	for name, strike := range map[string]string{
+		"a time with a changed bit":  `UPDATE aside SET body = replace(body, '"2026-03-', '"2026-s3-') WHERE id = 2`,
+		"nothing":                    `UPDATE aside SET body = '' WHERE id = 2`,
+		"of no kind that there is":   `UPDATE aside SET what = 'gnitial', body = '' WHERE id = 2`,
+		"what was left out":          `UPDATE aside SET skipped = '{}' WHERE id = 2`,
+		"what it was told":           `UPDATE told SET skipped = '{}'`,
+		"a dead letter":              `UPDATE dead_letters SET body = replace(body, '"2026-03-', '"2026-s3-')`,
+		"what a dead letter follows": `UPDATE dead_letters SET skipped = '{}'`,
+		"labels":                     `UPDATE workloads SET labels = '[]' WHERE uid = 'a'`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			now := epoch
+			dir := t.TempDir()
+			o := options(t, dir)
+			o.Now = func() time.Time { return now }
+			l := openWith(t, o)
+			identified(t, l)
+			commit(t, l, entry("a", 1, 1), entry("b", 1, 1))
+			cursorOf(t, l, "s")
+			commit(t, l, entry("a", 2, 1), entry("b", 2, 1))
+			refused := offered(t, l, 4)
+			save(t, l, statesync.Progress{
+				Sink: "s", Acked: 3, Letters: []statesync.DeadLetter{{Delivery: refused.Delivery}},
+				Told: []statesync.Told{{UID: "a", Skipped: []statesync.Skip{{From: 1, To: 1, Cause: "x"}}}},
+			})
+			visit(t, dir).exec(strike)
+			for range 4 {
+				letters := replay.Query{Sink: "s", Letters: true}
+				_, _ = replay.Run(t.Context(), l, letters, func(replay.Report) {}) // finds it damaged, or puts the damage aside
+				_, _ = l.Read(t.Context(), statesync.ReadQuery{Sink: "s", Aside: true, Limit: 10})
+				_, _ = l.Load(t.Context())
+				now = now.Add(2 * time.Minute)
+			}
+			if got, err := l.Read(t.Context(), statesync.ReadQuery{Sink: "s", Aside: true, Limit: 10}); err != nil || len(got) == 0 {
+				t.Errorf("put aside %q, %v, want what is left", tellAll(got), err)
+			}
+			if _, err := l.Load(t.Context()); err != nil {
+				t.Error(err)
+			}
+			kept, err := filepath.Glob(filepath.Join(dir, File+asideSuffix+"*Z"))
+			if err != nil || len(kept) != 1 {
+				t.Errorf("damaged ledgers %v, %v, want one", kept, err)
+			}
+			if _, said := l.Rescued(); name != "labels" && !strings.Contains(said, "pages and 1 rows kept for sinks unreadable") {
+				t.Errorf("the rescue says %q, want that a row is missing", said)
+			}
+		})
 	}
 }

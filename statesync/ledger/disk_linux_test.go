@@ -98,7 +98,7 @@ func TestAFailingDisk(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := newDisk(t)
-			l, err := Open(options(d.dir))
+			l, err := Open(options(t, d.dir))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -147,7 +147,7 @@ func TestThePowerFails(t *testing.T) {
 		t.Run(fmt.Sprintf("after %d, seed %d", after, seed), func(t *testing.T) {
 			t.Parallel()
 			d := newDisk(t)
-			l, err := Open(options(d.dir))
+			l, err := Open(options(t, d.dir))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -69,6 +69,7 @@ func (l *Ledger) writeWorkload(e *statesync.Entry) error {
 		return err
 	}
 	recorded := l.opts.Now()
+	var since any // nil: the state is as it was
 	for i := range e.Changes {
 		c := &e.Changes[i]
 		body, err := json.Marshal(c)
@@ -81,6 +82,9 @@ func (l *Ledger) writeWorkload(e *statesync.Entry) error {
 			return fmt.Errorf("insert change: %w", err)
 		}
 		id.last = l.writer.LastInsertRowID()
+		if moves(c) {
+			since = seconds(c.Occurred)
+		}
 		if err := failpoint.Here("ledger/change"); err != nil {
 			return err
 		}
@@ -91,10 +95,10 @@ func (l *Ledger) writeWorkload(e *statesync.Entry) error {
 	}
 	err = sqlitex.Execute(l.writer,
 		`UPDATE workloads SET labels = ?, stream = ?, state = ?, reason = ?, epoch = ?, seq = ?, rv = ?,
-		 suspended = ?, started = ?, suspension = ?, last = ?, gone = ?, removed = ? WHERE id = ?`,
+		 suspended = ?, started = ?, suspension = ?, last = ?, gone = ?, removed = ?, since = coalesce(?, since) WHERE id = ?`,
 		&sqlitex.ExecOptions{Args: []any{
 			string(labels), r.Stream, string(r.State), r.Reason, r.Epoch, r.Seq, r.ResourceVersion,
-			r.Suspended, seconds(r.Started), seconds(r.Suspension), id.last, goneAt(r, recorded), r.Removed, id.id,
+			r.Suspended, seconds(r.Started), seconds(r.Suspension), id.last, goneAt(r, recorded), r.Removed, since, id.id,
 		}})
 	if err != nil {
 		return fmt.Errorf("update workload: %w", err)
@@ -105,6 +109,10 @@ func (l *Ledger) writeWorkload(e *statesync.Entry) error {
 	}
 	return nil
 }
+
+// moves reports whether a change leads to another state: one may tell another
+// reason alone.
+func moves(c *statesync.Change) bool { return c.Gap == nil && c.From != c.To }
 
 // goneAt is 0 for a workload whose object exists, else when it went.
 func goneAt(r *statesync.Row, now time.Time) int64 {

@@ -14,6 +14,24 @@ import (
 	"time"
 )
 
+// failingChild runs the test again in a process of its own, which a variable of
+// its environment tells what to do, with one failpoint: it is to be killed there
+// if the action says so, else to end well.
+func failingChild(t *testing.T, variable, point, action string) (out string, killed bool) {
+	t.Helper()
+	test, _, _ := strings.Cut(t.Name(), "/")
+	cmd := exec.Command(os.Args[0], "-test.run=^"+test+"$", "-test.count=1")
+	cmd.Env = append(os.Environ(), variable, "OUTRIDER_FAILPOINTS="+point+"="+action)
+	var said, trouble bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &trouble
+	err := cmd.Run()
+	killed = strings.HasPrefix(action, "kill")
+	if killed == (err == nil) || killed && !strings.Contains(trouble.String(), "failpoint "+point) {
+		t.Fatalf("the child ended with %v\n%s%s", err, said.String(), trouble.String())
+	}
+	return said.String(), killed
+}
+
 // TestFailpoints makes every step of a commit the last one of a process, and
 // every step fail, in a child; what it leaves is whole.
 func TestFailpoints(t *testing.T) {
@@ -28,16 +46,8 @@ func TestFailpoints(t *testing.T) {
 			t.Run(point+" "+action, func(t *testing.T) {
 				t.Parallel()
 				dir := t.TempDir()
-				cmd := exec.Command(os.Args[0], "-test.run=^TestFailpoints$", "-test.count=1")
-				cmd.Env = append(os.Environ(), dirVariable+"="+dir, "OUTRIDER_FAILPOINTS=ledger/"+point+"="+action)
-				var out, trouble bytes.Buffer
-				cmd.Stdout, cmd.Stderr = &out, &trouble
-				err := cmd.Run()
-				killed := strings.HasPrefix(action, "kill")
-				if killed == (err == nil) || killed && !strings.Contains(trouble.String(), "failpoint ledger/"+point) {
-					t.Fatalf("the child ended with %v\n%s%s", err, out.String(), trouble.String())
-				}
-				done := int64(strings.Count(out.String(), "done\n"))
+				out, killed := failingChild(t, dirVariable+"="+dir, "ledger/"+point, action)
+				done := int64(strings.Count(out, "done\n"))
 				if !killed && done != failpointEntries {
 					t.Errorf("%d entries done, want %d", done, failpointEntries)
 				}
@@ -76,7 +86,7 @@ const failpointEntries = 12
 // passFailpoints is the child: it records some entries, one after the other,
 // and says which are done; nobody needs the changes, so they are deleted.
 func passFailpoints(t *testing.T, dir string) {
-	o := options(dir)
+	o := options(t, dir)
 	o.Keep = time.Nanosecond
 	l, err := Open(o)
 	if err != nil {

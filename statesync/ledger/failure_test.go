@@ -42,7 +42,7 @@ func TestCommitIsTriedUntilDurable(t *testing.T) {
 		other := visit(t, dir)
 		other.exec(strike)
 		var log bytes.Buffer
-		o := options(dir)
+		o := options(t, dir)
 		o.Log = slog.New(slog.NewTextHandler(&log, nil))
 		l, err := Open(o)
 		if err != nil {

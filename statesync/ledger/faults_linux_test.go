@@ -102,7 +102,7 @@ func TestARescueOnAFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	spoil(t, dir, 0, make([]byte, 100))
-	if l, err := Open(options(dir)); err == nil || sqlite.ErrCode(err).ToPrimary() != sqlite.ResultFull {
+	if l, err := Open(options(t, dir)); err == nil || sqlite.ErrCode(err).ToPrimary() != sqlite.ResultFull {
 		t.Errorf("open: %v, %v, want a full disk", l, err)
 	}
 	if kept, err := filepath.Glob(filepath.Join(dir, "*")); err != nil || len(kept) != 1 {

@@ -13,19 +13,20 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 
 	"github.com/outrider-agent/outrider/metrics"
+	"github.com/outrider-agent/outrider/metrics/metricstest"
 	"github.com/outrider-agent/outrider/statesync"
 )
 
 var epoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-func options(dir string) Options {
-	return Options{Dir: dir, Log: slog.New(slog.DiscardHandler), Registry: metrics.NewRegistry(), Now: time.Now}
+func options(t testing.TB, dir string) Options {
+	return Options{Dir: dir, Log: slog.New(slog.DiscardHandler), Registry: metricstest.Registry(t), Now: time.Now}
 }
 
 // open opens a ledger and closes it when the test ends.
 func open(t testing.TB, dir string) *Ledger {
 	t.Helper()
-	l, err := Open(options(dir))
+	l, err := Open(options(t, dir))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -63,9 +63,9 @@ type Ledger struct {
 	stopped chan struct{} // closed when nothing is taken any more
 
 	pipe     *metrics.Pipeline
-	commits  *metrics.Histogram
-	recorded *metrics.Histogram // observed to recorded, for each change
-	checks   *metrics.Histogram // checkpoints
+	commits  *metrics.Timer
+	recorded *metrics.Timer // observed to recorded, for each change
+	checks   *metrics.Timer // checkpoints
 
 	size      atomic.Int64  // of the database and its WAL, as last measured
 	unchecked atomic.Int64  // bytes written since the last checkpoint, estimated
@@ -79,7 +79,8 @@ type Ledger struct {
 	savings  map[string][]*saving // by sink: saved and not yet durable
 	ours     map[string]bool      // sinks of this run
 	acked    map[string]int64     // durable cursors of those that hold changes
-	parked   map[string]int64     // changes that they have put aside, as last counted
+	aside    map[string]int64     // what is put aside for each sink, as last counted
+	letters  map[string]int64     // dead letters of each sink, likewise
 	tight    bool                 // nearly all room is used, and nothing can be deleted
 	sweep    bool                 // changes may be deleted that were to be kept
 	stale    chan struct{}        // closed and replaced when the ledger had to begin anew
@@ -119,6 +120,8 @@ type Ledger struct {
 
 	checking sync.Mutex   // one checkpoint at a time
 	checker  *sqlite.Conn // nil until it is needed
+
+	visiting sync.RWMutex // held by who reads over a connection of its own
 }
 
 // waitingEntry is an entry that is not durable yet.
@@ -145,9 +148,10 @@ func Open(o Options) (*Ledger, error) {
 		savings: map[string][]*saving{},
 		ours:    map[string]bool{},
 		acked:   map[string]int64{},
-		parked:  map[string]int64{},
+		aside:   map[string]int64{},
+		letters: map[string]int64{},
 		wake:    make(chan struct{}),
-		commits: metrics.NewHistogram(), recorded: metrics.NewHistogram(), checks: metrics.NewHistogram(),
+		commits: metrics.NewTimer(), recorded: metrics.NewTimer(), checks: metrics.NewTimer(),
 		pruned: map[string]int64{}, upkeep: map[string]upkeep{},
 		ids: map[string]identity{}, streams: map[string]int64{},
 	}
@@ -232,11 +236,13 @@ func (l *Ledger) close() error {
 	defer l.readMu.Unlock()
 	l.checking.Lock()
 	defer l.checking.Unlock()
+	l.visiting.Lock()
+	defer l.visiting.Unlock()
 	l.shut = true
 	return l.release()
 }
 
-// release closes every connection. It needs all three locks.
+// release closes every connection. It needs all four locks.
 func (l *Ledger) release() error {
 	var errs []error
 	for _, c := range []*sqlite.Conn{l.checker, l.reader, l.writer} {
@@ -262,7 +268,7 @@ func (l *Ledger) describe(reg *metrics.Registry) (err error) {
 			yield(metrics.Point{Tags: []string{statesync.StageObservedRecorded, ""}, Hist: &s})
 		}),
 		reg.Func(metrics.Desc{
-			Name: "outrider_ledger_head", Datadog: "outrider.ledger.head", Type: metrics.CounterType,
+			Name: "outrider_ledger_head", Datadog: "outrider.ledger.head", Type: metrics.GaugeType,
 			Help: "Number of the last change in the ledger.", Unit: "changes", Budget: 1,
 		}, func(yield func(metrics.Point)) {
 			n, _ := l.Head()

@@ -372,13 +372,13 @@ func TestLedgerOfAnotherFormatIsRefusedAndLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	future := visit(t, dir)
-	future.exec("UPDATE meta SET value = '4' WHERE key = 'format'; DROP TABLE workloads")
-	l, err := Open(options(dir))
+	future.exec("UPDATE meta SET value = '5' WHERE key = 'format'; DROP TABLE workloads")
+	l, err := Open(options(t, dir))
 	if err == nil {
 		_ = l.Close()
 		t.Fatal("opened")
 	}
-	for _, part := range []string{"open ledger", "format 4", "want 3"} {
+	for _, part := range []string{"open ledger", "format 5", "want 4"} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("error %v, want one that says %q", err, part)
 		}
@@ -398,7 +398,7 @@ func TestOpenRefuses(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "data")
 			_ = os.Mkdir(dir, 0o700)
 			prepare(t, dir)
-			l, err := Open(options(dir))
+			l, err := Open(options(t, dir))
 			if err == nil {
 				_ = l.Close()
 				t.Fatal("opened")
@@ -421,7 +421,7 @@ func write(t *testing.T, dir, text string) {
 // released.
 func TestTwoLedgersInOneRegistry(t *testing.T) {
 	t.Parallel()
-	o := options(t.TempDir())
+	o := options(t, t.TempDir())
 	l, err := Open(o)
 	if err != nil {
 		t.Fatal(err)

@@ -397,15 +397,15 @@ INSERT INTO changes(workload, seq, previous, recorded, body) VALUES
 INSERT INTO cursors VALUES('s', 0, 2);
 `
 
-func oldLedger(t *testing.T) (dir string) {
+// oldLedger makes a ledger of an earlier format.
+func oldLedger(t *testing.T, tables string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	c, err := sqlite.OpenConn(filepath.Join(dir, File), sqlite.OpenReadWrite|sqlite.OpenCreate|sqlite.OpenWAL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
-	if err := sqlitex.ExecuteScript(c, format1, nil); err != nil {
+	if err := errors.Join(sqlitex.ExecuteScript(c, tables, nil), c.Close()); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -413,7 +413,7 @@ func oldLedger(t *testing.T) (dir string) {
 
 func TestALedgerOfFormat1IsGoneOnWith(t *testing.T) {
 	t.Parallel()
-	dir := oldLedger(t)
+	dir := oldLedger(t, format1)
 	for range 2 { // migrated, and opened again
 		l := open(t, dir)
 		want := entry("u", 1, 2).Row
@@ -447,11 +447,11 @@ func TestALedgerOfFormat1IsGoneOnWith(t *testing.T) {
 
 func TestAMigrationThatFailsChangesNothing(t *testing.T) {
 	t.Parallel()
-	dir := oldLedger(t)
+	dir := oldLedger(t, format1)
 	other := visit(t, dir)
 	other.exec("CREATE TABLE objects(x)") // in the way of the last steps
 	other.exec("CREATE TRIGGER strike BEFORE UPDATE ON meta BEGIN SELECT RAISE(ABORT, 'disk on strike'); END")
-	if l, err := Open(options(dir)); err == nil {
+	if l, err := Open(options(t, dir)); err == nil {
 		_ = l.Close()
 		t.Fatal("opened")
 	}

@@ -37,6 +37,12 @@ ALTER TABLE cursors ADD COLUMN begun           INTEGER NOT NULL DEFAULT 0;
 UPDATE cursors SET skipped = since, begun = since;
 `
 
+// fromFormat3 brings the tables of format 3 to those of format 4: it did not
+// know since when a workload was what it is.
+const fromFormat3 = `
+ALTER TABLE workloads ADD COLUMN since INTEGER NOT NULL DEFAULT 0;
+`
+
 // migrate makes the tables, or brings those of an earlier format to ours: all
 // of it or nothing. A ledger of another format is left as it is.
 func migrate(c *sqlite.Conn) error {
@@ -45,21 +51,27 @@ func migrate(c *sqlite.Conn) error {
 		if err != nil {
 			return err
 		}
+		steps := ""
 		switch got {
 		case "":
 			return fmt.Errorf("%w: it has no format", errDamaged)
 		case fmt.Sprint(format):
+			return makeTables(c)
 		case "1":
-			if err := sqlitex.ExecuteScript(c, fromFormat1+fromFormat2, nil); err != nil {
-				return fmt.Errorf("migrate from format 1: %w", err)
-			}
+			steps = fromFormat1 + fromFormat2 + fromFormat3
 		case "2":
-			if err := sqlitex.ExecuteScript(c, fromFormat2, nil); err != nil {
-				return fmt.Errorf("migrate from format 2: %w", err)
-			}
+			steps = fromFormat2 + fromFormat3
+		case "3":
+			steps = fromFormat3
 		default:
 			return fmt.Errorf("ledger has format %s, want %d: it was written by another version of outrider", got, format)
 		}
-		return makeTables(c)
+		if err := sqlitex.ExecuteScript(c, steps, nil); err != nil {
+			return fmt.Errorf("migrate from format %s: %w", got, err)
+		}
+		if err := makeTables(c); err != nil {
+			return err
+		}
+		return fillSince(c)
 	})
 }

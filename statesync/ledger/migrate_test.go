@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"errors"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -33,25 +32,11 @@ INSERT INTO changes(workload, seq, previous, recorded, body) VALUES
 INSERT INTO cursors VALUES('s', 1, 2);
 `
 
-// secondFormat makes a ledger of format 2.
-func secondFormat(t *testing.T) (dir string) {
-	t.Helper()
-	dir = t.TempDir()
-	c, err := sqlite.OpenConn(filepath.Join(dir, File), sqlite.OpenReadWrite|sqlite.OpenCreate|sqlite.OpenWAL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(sqlitex.ExecuteScript(c, format2, nil), c.Close()); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
 // TestALedgerOfFormat2IsGoneOnWith: its sinks keep their start, and are told
 // nothing that they know.
 func TestALedgerOfFormat2IsGoneOnWith(t *testing.T) {
 	t.Parallel()
-	dir := secondFormat(t)
+	dir := oldLedger(t, format2)
 	for range 2 { // migrated, and opened again
 		l := open(t, dir)
 		want := statesync.Cursor{Sink: "s", Since: 1, Acked: 2, Skipped: 1}
@@ -78,10 +63,10 @@ func TestALedgerOfFormat2IsGoneOnWith(t *testing.T) {
 
 func TestAMigrationOfFormat2ThatFailsChangesNothing(t *testing.T) {
 	t.Parallel()
-	dir := secondFormat(t)
+	dir := oldLedger(t, format2)
 	other := visit(t, dir)
 	other.exec("CREATE TRIGGER strike BEFORE UPDATE ON meta BEGIN SELECT RAISE(ABORT, 'disk on strike'); END")
-	if l, err := Open(options(dir)); err == nil {
+	if l, err := Open(options(t, dir)); err == nil {
 		_ = l.Close()
 		t.Fatal("opened")
 	}
@@ -95,7 +80,7 @@ func TestAMigrationOfFormat2ThatFailsChangesNothing(t *testing.T) {
 // TestARescueOfFormat2, as it was: the rows of cursors have another shape.
 func TestARescueOfFormat2(t *testing.T) {
 	t.Parallel()
-	dir := secondFormat(t)
+	dir := oldLedger(t, format2)
 	spoil(t, dir, 0, make([]byte, 100))
 	l := open(t, dir)
 	if diff := cmp.Diff(statesync.Cursor{Sink: "s", Since: 1, Acked: 2, Skipped: 1}, cursorOf(t, l, "s")); diff != "" {
@@ -108,7 +93,7 @@ func TestARescueOfFormat2(t *testing.T) {
 func TestARescueBringsOverWhatIsKeptForSinks(t *testing.T) {
 	t.Parallel()
 	now := epoch
-	o := options(scratch(t))
+	o := options(t, scratch(t))
 	o.Now = func() time.Time { return now }
 	l, err := Open(o)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/outrider-agent/outrider/metrics/metricstest"
 	"github.com/outrider-agent/outrider/statesync"
 )
 
@@ -34,6 +35,7 @@ type modelLife struct {
 	seq   int64
 	last  int64
 	state statesync.State
+	since int // seconds after epoch
 	gone  bool
 }
 
@@ -84,7 +86,10 @@ func (m *model) grow() {
 		e = &modelLife{uid: fmt.Sprint("u", len(m.lives)), state: statesync.Running}
 		m.lives = append(m.lives, e)
 	}
-	n := 1 + m.r.IntN(3)
+	n, before := 1+m.r.IntN(3), e.state
+	if e.seq == 0 {
+		before = ""
+	}
 	added := entry(e.uid, e.seq+1, n)
 	switch m.r.IntN(5) {
 	case 0:
@@ -93,8 +98,17 @@ func (m *model) grow() {
 		e.state, e.gone = statesync.Untracked, true
 	}
 	added.Row.State, added.Row.Gone = e.state, e.gone
-	for range n {
+	for i := range n {
 		m.head++
+		c := &added.Changes[i]
+		if c.From, c.To = before, e.state; i < n-1 {
+			c.To = [...]statesync.State{statesync.Queued, statesync.Running}[m.r.IntN(2)]
+		}
+		c.Occurred = epoch.Add(time.Duration(m.head) * time.Second)
+		if c.From != c.To {
+			e.since = int(m.head)
+		}
+		before = c.To
 		e.seq++
 		m.byN[m.head] = &modelChange{e, e.seq}
 	}
@@ -217,7 +231,9 @@ func (m *model) attach(name string) {
 		unheard[uid] = true
 	}
 	k.gaps++
-	k.entries = []modelEntry{{what: fmt.Sprintf("stream/sink/%s %d gap %d..%d", name, k.gaps, from, m.head), uid: "stream/sink/" + name}}
+	stream := "stream/sink/" + name
+	k.entries = slices.DeleteFunc(k.entries, func(e modelEntry) bool { return e.uid != stream })
+	k.entries = append(k.entries, modelEntry{what: fmt.Sprintf("%s %d gap %d..%d", stream, k.gaps, from, m.head), uid: stream})
 	for _, e := range m.lives {
 		if !e.state.Ended() && !e.gone || e.last > from || unheard[e.uid] {
 			k.entries = append(k.entries, modelEntry{what: fmt.Sprintf("%s %d initial %s", e.uid, e.seq, e.state), uid: e.uid})
@@ -263,6 +279,21 @@ func (m *model) check() {
 		}
 	}
 	m.checkKept()
+	m.checkLiving()
+}
+
+// checkLiving looks that all that is there is told of, since the last change
+// that was not of a reason alone.
+func (m *model) checkLiving() {
+	var want []string
+	for _, e := range m.lives {
+		if !e.gone {
+			want = append(want, fmt.Sprintf("ns/Pod/pod-%s %s %s %s app=%[1]s", e.uid, e.uid, e.state, time.Duration(e.since)*time.Second))
+		}
+	}
+	if diff := cmp.Diff(want, living(m.t, m.l, m.now.Add(time.Second))); diff != "" {
+		m.fatalf("living (-want +got):\n%s", diff)
+	}
 }
 
 // checkKept looks that every change is there that some sink holds.
@@ -320,7 +351,7 @@ func TestSinksAgainstAModel(t *testing.T) {
 			t: t, r: rand.New(rand.NewPCG(seeds.Uint64(), 1)), now: epoch,
 			byN: map[int64]*modelChange{}, sinks: map[string]*modelSink{},
 		}
-		m.o = options(scratch(t))
+		m.o = options(t, scratch(t))
 		m.o.Now = func() time.Time { return m.now }
 		m.open()
 		for _, name := range modelSinks {
@@ -354,7 +385,7 @@ func TestSinksAgainstAModel(t *testing.T) {
 
 func (m *model) open() {
 	o := m.o
-	o.Registry = options("").Registry
+	o.Registry = metricstest.Registry(m.t)
 	l, err := Open(o)
 	if err != nil {
 		m.fatalf("%v", err)

@@ -149,6 +149,9 @@ func (l *Ledger) passed(now time.Time, pressed bool) int64 {
 	if sweep || now.Sub(r.sweep) >= every {
 		r.sweep, r.passed = now, 0
 	}
+	if sweep {
+		r.leftovers = time.Time{}
+	}
 	return r.passed
 }
 
@@ -165,37 +168,57 @@ func (l *Ledger) worthTruncating(size int64, now time.Time) bool {
 	return size >= l.tightBytes() && now.Sub(l.retains.truncated) >= every
 }
 
-// countParked counts the changes that each sink has put aside.
-func (l *Ledger) countParked(now time.Time) error {
+// countKept counts what each sink has put aside, and its dead letters.
+func (l *Ledger) countKept(now time.Time) error {
 	if now.Sub(l.retains.counted) < 2*retainEvery {
 		return nil
 	}
 	l.retains.counted = now
-	counts := map[string]int64{}
-	err := sqlitex.Execute(l.writer, "SELECT sink, count(*) FROM aside INDEXED BY aside_parked WHERE what = 'parked' GROUP BY sink", &sqlitex.ExecOptions{
-		ResultFunc: func(s *sqlite.Stmt) error { counts[s.ColumnText(0)] = s.ColumnInt64(1); return nil },
-	})
+	count := func(table string) (map[string]int64, error) {
+		out := map[string]int64{}
+		err := sqlitex.Execute(l.writer, "SELECT sink, count(*) FROM "+table+" INDEXED BY "+table+"_sinks GROUP BY sink", &sqlitex.ExecOptions{
+			ResultFunc: func(s *sqlite.Stmt) error { out[s.ColumnText(0)] = s.ColumnInt64(1); return nil },
+		})
+		if err != nil {
+			return nil, fmt.Errorf("count %s: %w", table, err)
+		}
+		return out, nil
+	}
+	aside, err := count("aside")
 	if err != nil {
-		return fmt.Errorf("count what is parked: %w", err)
+		return err
+	}
+	letters, err := count("dead_letters")
+	if err != nil {
+		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.parked = counts
+	l.aside, l.letters = aside, letters
 	return nil
 }
 
-// held is how many changes a sink holds, about. The lock must be held.
-func (l *Ledger) held(sink string) int64 {
+// behind is how many changes of the log a sink holds. The lock must be held.
+func (l *Ledger) behind(sink string) int64 {
 	acked, ok := l.acked[sink]
 	if !ok {
 		return 0
 	}
-	return l.head - acked + l.parked[sink]
+	return l.head - acked
+}
+
+// held is how much a sink holds that gives way when it is detached, about: what
+// it has not settled, and what is put aside for it. The lock must be held.
+func (l *Ledger) held(sink string) int64 {
+	if _, ok := l.acked[sink]; !ok {
+		return 0
+	}
+	return l.behind(sink) + l.aside[sink]
 }
 
 // Pressed reports whether the ledger is nearly full, with nothing left to
 // delete, and the sink is among those that hold the most: what it has not
-// settled, and what it has parked.
+// settled, and what is put aside for it.
 func (l *Ledger) Pressed(sink string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

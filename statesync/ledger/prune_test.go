@@ -1,7 +1,9 @@
 package ledger
 
 import (
+	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/outrider-agent/outrider/statesync"
+	"github.com/outrider-agent/outrider/statesync/ledger/replay"
 )
 
 // numbersIn returns the numbers of the changes in the file.
@@ -44,7 +47,7 @@ func TestAParkedChangeIsKept(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			now := epoch
-			o := options(t.TempDir())
+			o := options(t, t.TempDir())
 			o.Now = func() time.Time { return now }
 			l := openWith(t, o)
 			cursorOf(t, l, "s")
@@ -100,7 +103,7 @@ func TestAParkedChangeIsKept(t *testing.T) {
 func TestATombstoneGoesThoughAnOlderChangeIsParked(t *testing.T) {
 	t.Parallel()
 	now := epoch
-	o := options(t.TempDir())
+	o := options(t, t.TempDir())
 	o.Now = func() time.Time { return now }
 	l := openWith(t, o)
 	cursorOf(t, l, "s")
@@ -143,7 +146,7 @@ func TestATombstoneGoesThoughAnOlderChangeIsParked(t *testing.T) {
 func TestWhoPresses(t *testing.T) {
 	t.Parallel()
 	now := epoch
-	o := options(t.TempDir())
+	o := options(t, t.TempDir())
 	o.MaxBytes = 1 << 20
 	o.Now = func() time.Time { return now }
 	l := openWith(t, o)
@@ -205,10 +208,194 @@ func TestWhoPresses(t *testing.T) {
 		_, err := l.Failure()
 		t.Errorf("%d entries wait, %v: there is room", s.Queued, err)
 	}
-	fill()
-	now = now.Add(truncateEvery)
-	l.commitAll(t.Context())
+	// A WAL that is made short leaves room once more, and what was put aside for
+	// the detached sink gives way first.
+	for i := 0; i < 5 && pressed() == nil; i++ {
+		if books(t, l).Queued == 0 {
+			fill()
+		}
+		now = now.Add(truncateEvery)
+		l.commitAll(t.Context())
+	}
 	if diff := cmp.Diff([]string{"slow"}, pressed()); diff != "" {
 		t.Errorf("pressed then (-want +got):\n%s", diff)
+	}
+}
+
+// TestWhatIsPutAsideForNobodyGivesWay before the sink that delivers does: what
+// sinks that were renamed again and again were to be told.
+func TestWhatIsPutAsideForNobodyGivesWay(t *testing.T) {
+	t.Parallel()
+	now := epoch
+	o := options(t, t.TempDir())
+	o.MaxBytes = 8 << 20
+	o.Now = func() time.Time { return now }
+	l := openWith(t, o)
+	identified(t, l)
+	cursorOf(t, l, "well")
+	for i := range 300 {
+		commit(t, l, entry(fmt.Sprint("u", i), 1, 1))
+	}
+	l.truncate()
+	head, _ := l.Head()
+	save(t, l, statesync.Progress{Sink: "well", Acked: head})
+	full := func() bool { l.retain(); return l.size.Load() >= l.tightBytes() }
+	names := 0
+	for ; !full(); names++ {
+		if names == 100 {
+			t.Fatal("the ledger is not full")
+		}
+		name := fmt.Sprint("platform-", names)
+		cursorOf(t, l, name)
+		l.Release(name)
+		l.truncate()
+	}
+	pressed := false
+	for i := range 20 { // one change in flight
+		commit(t, l, entry("u1", int64(i)+2, 1))
+		l.Save(statesync.Progress{Sink: "well", Acked: head + int64(i)})
+		now = now.Add(3 * time.Second)
+		l.commitAll(t.Context())
+		pressed = pressed || l.Pressed("well")
+	}
+	if size := l.size.Load(); pressed || size >= l.tightBytes() || len(asides(t, l, "platform-0")) > 0 {
+		t.Errorf("pressed: %t, with %d bytes of %d and %d names", pressed, size, o.MaxBytes, names)
+	}
+	if c := cursorOf(t, l, "platform-0"); c.Detached != statesync.DetachedFull || c.DetachedAt.IsZero() {
+		t.Errorf("cursor %+v, want it detached", c)
+	}
+	if _, err := l.Attach(t.Context(), "platform-0"); err != nil {
+		t.Fatal(err)
+	}
+	if got := asides(t, l, "platform-0"); len(got) != 301 || got[0].Gap == nil || !got[300].Initial {
+		t.Errorf("%d put aside, want a gap, and where 300 workloads stand", len(got))
+	}
+	l.Release("platform-0")
+	before := l.unchecked.Load()
+	if err := l.Forget(t.Context(), "platform-0"); err != nil || l.unchecked.Load() < before+301*1024 {
+		t.Errorf("forget: %v, and %d bytes written to the WAL, want about a KiB for each of 301 rows", err, l.unchecked.Load()-before)
+	}
+}
+
+// TestWhoIsReplayedToPresses, and not the sink that is a few changes behind.
+func TestWhoIsReplayedToPresses(t *testing.T) {
+	t.Parallel()
+	now := epoch
+	o := options(t, t.TempDir())
+	o.MaxBytes = 4 << 20
+	o.Now = func() time.Time { return now }
+	l := openWith(t, o)
+	identified(t, l)
+	for _, sink := range []string{"s", "well"} {
+		cursorOf(t, l, sink)
+	}
+	for i := range int64(20) {
+		commit(t, l, big("u", i+1))
+	}
+	head, _ := l.Head()
+	refused := offered(t, l, 1)
+	save(t, l, statesync.Progress{Sink: "s", Acked: head, Letters: []statesync.DeadLetter{{Delivery: refused.Delivery}}})
+	save(t, l, statesync.Progress{Sink: "well", Acked: head})
+	for refused := false; !refused; {
+		l.truncate()
+		_, err := runReplay(t, l, replay.Query{From: 1})
+		refused = errors.Is(err, replay.ErrRefused)
+	}
+	for i := range int64(300) {
+		if err := l.Append(t.Context(), big("v", i+1)); err != nil {
+			t.Fatal(err)
+		}
+		l.commitAll(t.Context())
+		if head, _ = l.Head(); books(t, l).Queued > 0 {
+			break
+		}
+		l.Save(statesync.Progress{Sink: "s", Acked: head})
+		now = now.Add(3 * time.Second)
+		l.commitAll(t.Context())
+	}
+	if !l.Pressed("s") || l.Pressed("well") {
+		t.Errorf("pressed: the one that is replayed to %t, the other %t", l.Pressed("s"), l.Pressed("well"))
+	}
+	_, err := l.Failure()
+	const want = `sink s holds \d{3,} entries put aside, 1 dead letters; sink well holds \d+ changes$`
+	if err == nil || !regexp.MustCompile(want).MatchString(err.Error()) {
+		t.Errorf("failure %v, want %s", err, want)
+	}
+	l.Save(statesync.Progress{Sink: "s", Acked: head, Detach: statesync.DetachedFull})
+	for range 2 { // the write-ahead log of so much deleting is cut too
+		l.commitAll(t.Context())
+		now = now.Add(truncateEvery)
+	}
+	if _, err := l.Failure(); err != nil || len(asides(t, l, "s")) > 0 {
+		t.Errorf("%v, and %d put aside: want room once it is detached", err, len(asides(t, l, "s")))
+	}
+}
+
+// TestWhatIsToldAnewGivesWayAlone: a sink to which nothing is delivered is told
+// the same when it comes back, whether what was put aside for it gave way or not.
+func TestWhatIsToldAnewGivesWayAlone(t *testing.T) {
+	t.Parallel()
+	back := func(gives bool) (before, left, after []string, c statesync.Cursor) {
+		l, _ := replays(t, options(t, t.TempDir()))
+		record(t, l, ended("gone", 1, statesync.Failed, false)) // 7
+		saveNow(t, l, statesync.Progress{Sink: "s", Acked: 7, PutAside: []statesync.Offered{offered(t, l, 6), offered(t, l, 7)}, Detach: statesync.DetachedGone})
+		if _, err := l.Attach(t.Context(), "s"); err != nil { // a gap, and where a, b and gone stand
+			t.Fatal(err)
+		}
+		record(t, l, entry("a", 5, 2), ended("late", 1, statesync.Failed, false), entry("b", 3, 1)) // 8 to 11
+		leftOut := offered(t, l, 11)
+		leftOut.Cause, leftOut.FromSeq = "x", leftOut.Seq
+		saveNow(t, l, statesync.Progress{
+			Sink: "s", Acked: 11, Marked: &statesync.Mark{Number: 8},
+			PutAside: []statesync.Offered{skipped("a", 3, 3, "x"), offered(t, l, 8), offered(t, l, 9), offered(t, l, 10), leftOut},
+		})
+		letters(t, l)
+		for _, q := range []replay.Query{{Letters: true}, {From: 1, To: 1}} {
+			if _, err := runReplay(t, l, q); err != nil {
+				t.Fatal(err)
+			}
+		}
+		drop := func() {
+			l.writing.Lock()
+			defer l.writing.Unlock()
+			l.retains.leftovers = time.Time{}
+			if _, more, err := l.dropLeftovers(epoch); err != nil || more {
+				t.Fatal(more, err)
+			}
+		}
+		drop() // nothing: the sink is delivered to
+		before = tellAll(asides(t, l, "s"))
+		if !gives {
+			saveNow(t, l, statesync.Progress{Sink: "s", Acked: 11, Detach: statesync.DetachedFull})
+		}
+		l.Release("s")
+		if gives {
+			drop()
+		}
+		left = tellAll(asides(t, l, "s"))
+		c, err := l.Attach(t.Context(), "s")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return before, left, tellAll(asides(t, l, "s")), c
+	}
+	before, all, want, whole := back(false)
+	again, left, got, c := back(true)
+	if diff := cmp.Diff(before, again); diff != "" {
+		t.Errorf("of a sink that is delivered to (-want +got):\n%s", diff)
+	}
+	for _, o := range left {
+		all = slices.Delete(all, slices.Index(all, o), slices.Index(all, o)+1)
+	}
+	if diff := cmp.Diff([]string{"a 4 initial Running", "b 2 initial Running", "a 6 number 9", "late 1 number 10", "b 3-3 x", "a 1 replayed"}, all); diff != "" {
+		t.Errorf("gave way (-want +got):\n%s", diff)
+	}
+	want = slices.DeleteFunc(want, func(s string) bool { return s == "a 1 replayed" })
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("what it is told when it comes back (-want +got):\n%s", diff)
+	}
+	whole.Aside-- // the replay of the log
+	if diff := cmp.Diff(whole, c, ignoreTop); diff != "" {
+		t.Errorf("cursor (-want +got):\n%s", diff)
 	}
 }

@@ -78,26 +78,56 @@ func decodeChange(body string, number, previous, recorded int64) (c statesync.Ch
 }
 
 func (l *Ledger) readAside(ctx context.Context, q *statesync.ReadQuery) (out []statesync.Offered, err error) {
-	index, where, args := "aside_sinks", "a.sink = ? AND (a.ordinal, a.id) > (?, ?)", []any{q.Sink, q.After, q.AfterAside}
+	err = l.read(ctx, func(c *sqlite.Conn) error {
+		out = nil
+		for _, part := range asideParts(q) {
+			query, args := asideQuery(q, q.Limit-len(out), part.where, part.args...)
+			err := sqlitex.Execute(c, query, &sqlitex.ExecOptions{Args: args, ResultFunc: func(s *sqlite.Stmt) error {
+				o, err := scanAside(s)
+				out = append(out, o)
+				return err
+			}})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read what was put aside for sink %s after %d: %w", q.Sink, q.After, err)
+	}
+	return out, nil
+}
+
+// An asidePart is a condition that one index answers, and its arguments.
+type asidePart struct {
+	where string
+	args  []any
+}
+
+// asideParts are what to read, one after the other: first what has no number,
+// by place alone. With both in one condition each read goes through all that
+// has none.
+func asideParts(q *statesync.ReadQuery) []asidePart {
+	unnumbered := asidePart{"a.ordinal = 0 AND a.id > ?", []any{q.AfterAside}}
+	switch {
+	case q.After > 0:
+		return []asidePart{{"(a.ordinal, a.id) > (?, ?)", []any{q.After, q.AfterAside}}}
+	case q.Fresh: // which has no number
+		return []asidePart{unnumbered}
+	}
+	return []asidePart{unnumbered, {"a.ordinal > 0", nil}}
+}
+
+// asideQuery selects entries of the sink.
+func asideQuery(q *statesync.ReadQuery, limit int, where string, more ...any) (query string, args []any) {
+	index, args := "aside_sinks", append([]any{q.Sink}, more...)
 	if q.Fresh {
 		index, where = "aside_fresh", where+" AND a.what NOT IN ('parked', 'skipped')"
 	}
 	if q.Lane != nil {
 		index, where, args = "aside_lanes", where+" AND a.lane = ?", append(args, q.Lane.String())
 	}
-	query := "SELECT " + asideColumns + " FROM aside a INDEXED BY " + index + asideJoins + "WHERE " + where + " ORDER BY a.ordinal, a.id LIMIT ?"
-	err = l.read(ctx, func(c *sqlite.Conn) error {
-		out = nil
-		return sqlitex.Execute(c, query, &sqlitex.ExecOptions{
-			Args: append(args, q.Limit), ResultFunc: func(s *sqlite.Stmt) error {
-				o, err := scanAside(s)
-				out = append(out, o)
-				return err
-			},
-		})
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read what was put aside for sink %s after %d: %w", q.Sink, q.After, err)
-	}
-	return out, nil
+	query = "SELECT " + asideColumns + " FROM aside a INDEXED BY " + index + asideJoins + "WHERE a.sink = ? AND " + where + " ORDER BY a.ordinal, a.id LIMIT ?"
+	return query, append(args, limit)
 }

@@ -71,6 +71,7 @@ func (r *rebuild) make(from int64) (err error) {
 		r.findLow,
 		func() error { return r.scan(func(c cell) error { return r.keepChange(c, from) }) },
 		r.mend,
+		func() error { return fillSince(r.c) },
 		r.count,
 		r.writeLosses,
 		r.writeMeta,
@@ -163,7 +164,7 @@ func (r *rebuild) keepMeta(key, value string) error {
 	r.metaRead = true
 	switch key {
 	case "format":
-		if value != "1" && value != "2" && value != fmt.Sprint(format) {
+		if value != "1" && value != "2" && value != "3" && value != fmt.Sprint(format) {
 			return fmt.Errorf("ledger has format %s, want %d: it was written by another version of outrider", value, format)
 		}
 	case metaRescued, metaRescuedAt, metaCursorsLost:
@@ -175,7 +176,7 @@ func (r *rebuild) keepMeta(key, value string) error {
 	return nil
 }
 
-// keepCursor takes a cursor of format 3, or of an earlier one. Of two the later
+// keepCursor takes a cursor of format 3 or later, or of an earlier one. Of two the later
 // counts whole: it is the one that more was saved of.
 func (r *rebuild) keepCursor(v []any) error {
 	if len(v) == 3 {
@@ -202,30 +203,31 @@ func (r *rebuild) keepSequence(table string, n int64) {
 	}
 }
 
-// keepApart takes a row of what is kept for one sink, if it can be read.
+// keepApart takes a row of what is kept for one sink, if it will be understood
+// when it is read: else the new file would be found to be damaged, and the next.
 func (r *rebuild) keepApart(id int64, v []any, shape string) error {
-	readable := func(texts ...any) bool {
-		for _, t := range texts {
-			if s := t.(string); s != "" && !json.Valid([]byte(s)) {
-				return false
-			}
+	understood := func(skipped any, known bool) bool {
+		_, err := decodeSkips(skipped.(string))
+		if err == nil && known {
+			return true
 		}
-		return true
+		r.unread++
+		return false
 	}
 	switch shape {
 	case "TIIT":
-		if !readable(v[3]) {
+		if !understood(v[3], true) {
 			return nil
 		}
 		return r.tryExec("INSERT OR REPLACE INTO told(sink, workload, seq, skipped) VALUES(?, ?, ?, ?)", v...)
 	case "NTTITTTIIITT":
-		if !readable(v[10], v[11]) {
+		if !understood(v[10], isAside(v[4].(string), v[11].(string), v[8].(int64))) {
 			return nil
 		}
 		return r.tryExec(`INSERT INTO aside(id, sink, lane, n, what, uid, cause, first, seq, previous, skipped, body)
 			VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`, append([]any{id}, v[1:]...)...)
 	}
-	if !readable(v[6], v[8]) {
+	if !understood(v[8], tells(v[6].(string), v[5].(int64))) {
 		return nil
 	}
 	return r.tryExec(`INSERT INTO dead_letters(id, sink, n, uid, lane, seq, body, previous, skipped, initial, tries, first, last, error)
@@ -233,21 +235,30 @@ func (r *rebuild) keepApart(id int64, v []any, shape string) error {
 }
 
 // keepWorkload takes a row in the order of columns of format 2, or in that of
-// format 1 with the columns that the migration has added at its end.
+// format 1, with the columns that migrations have added at its end, as far as it
+// was written since.
 func (r *rebuild) keepWorkload(id int64, v []any, shape string) error {
-	const columns = "id, uid, kind, namespace, name, labels, "
-	order := "stream, state, reason, epoch, seq, rv, suspended, started, suspension, last, gone, removed"
+	const (
+		columns  = "id, uid, kind, namespace, name, labels, "
+		orderOf1 = "state, reason, seq, rv, suspended, last, gone, stream, epoch, started, suspension, removed, since"
+	)
+	order := "stream, state, reason, epoch, seq, rv, suspended, started, suspension, last, gone, removed, since"
 	switch shape {
 	case "NTTTTTTTTIIIIIIIII":
+		v = append(v, int64(0))
+	case "NTTTTTTTTIIIIIIIIII":
 	case "NTTTTTTTIIIII":
-		order = "state, reason, seq, rv, suspended, last, gone, stream, epoch, started, suspension, removed"
-		v = append(v, "", int64(1), int64(0), int64(0), int64(0))
+		order = orderOf1
+		v = append(v, "", int64(1), int64(0), int64(0), int64(0), int64(0))
 	case "NTTTTTTTIIIIITIIII":
-		order = "state, reason, seq, rv, suspended, last, gone, stream, epoch, started, suspension, removed"
+		order = orderOf1
+		v = append(v, int64(0))
+	case "NTTTTTTTIIIIITIIIII":
+		order = orderOf1
 	default:
 		return nil
 	}
-	if !json.Valid([]byte(v[5].(string))) {
+	if !isLabels(v[5].(string)) {
 		return nil
 	}
 	names := strings.Split(columns+order, ", ")
@@ -255,9 +266,26 @@ func (r *rebuild) keepWorkload(id int64, v []any, shape string) error {
 	for _, name := range names[1:] {
 		sets = append(sets, name+" = excluded."+name)
 	}
-	return r.tryExec(fmt.Sprintf(`INSERT INTO workloads(%s) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+	return r.tryExec(fmt.Sprintf(`INSERT INTO workloads(%s) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT(id) DO UPDATE SET %s WHERE excluded.seq > seq OR excluded.seq = seq AND excluded.gone > gone`,
 		strings.Join(names, ", "), strings.Join(sets, ", ")), append([]any{id}, v[1:]...)...)
+}
+
+// isAside reports whether a row of the table aside is one of those that there
+// are, with the body that it needs.
+func isAside(what, body string, seq int64) bool {
+	switch what {
+	case asideParked, asideSkipped:
+		return true
+	case asideInitial, asideReplay, asideGap:
+		return tells(body, seq)
+	}
+	return false
+}
+
+func isLabels(s string) bool {
+	var labels map[string]string
+	return json.Unmarshal([]byte(s), &labels) == nil
 }
 
 // tells reports whether a body is a change of that seq.
@@ -349,16 +377,20 @@ func (r *rebuild) rowFrom(id, n int64, c *statesync.Change) error {
 	if err != nil {
 		return fmt.Errorf("encode labels: %w", err)
 	}
+	var since any // nil: as it was
+	if moves(c) {
+		since = seconds(c.Occurred)
+	}
 	// The stream is that of its like.
 	return r.tryExec(
 		`INSERT INTO workloads(id, uid, kind, namespace, name, labels, stream, state, reason, epoch, seq, rv,
-		 suspended, started, suspension, last, gone, removed)
+		 suspended, started, suspension, last, gone, removed, since)
 		 VALUES(?1, ?2, ?3, ?4, ?5, ?6, coalesce((SELECT stream FROM workloads WHERE kind = ?3 AND kind != ?7 AND stream != ''
-		 ORDER BY namespace = ?4 DESC LIMIT 1), ''), ?8, ?9, ?10, ?11, 0, 0, 0, 0, ?12, 0, 0)
+		 ORDER BY namespace = ?4 DESC LIMIT 1), ''), ?8, ?9, ?10, ?11, 0, 0, 0, 0, ?12, 0, 0, coalesce(?13, 0))
 		 ON CONFLICT(id) DO UPDATE SET state = excluded.state, reason = excluded.reason, epoch = excluded.epoch,
-		 seq = excluded.seq, last = excluded.last, gone = 0`,
+		 seq = excluded.seq, last = excluded.last, gone = 0, since = coalesce(?13, since)`,
 		id, c.Workload.UID, c.Workload.Kind, c.Workload.Namespace, c.Workload.Name, string(labels), statesync.StreamKind,
-		string(c.To), c.Reason, c.Epoch, c.Seq, n)
+		string(c.To), c.Reason, c.Epoch, c.Seq, n, since)
 }
 
 func (r *rebuild) count() (err error) {

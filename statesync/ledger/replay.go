@@ -30,10 +30,10 @@ const asideReplayed = `INSERT INTO aside(sink, lane, n, what, uid, cause, first,
 
 const notParked = "NOT EXISTS (SELECT 1 FROM aside a INDEXED BY aside_parked WHERE a.n = c.n AND a.sink = ?1 AND a.what = '" + asideParked + "')"
 
-// asideLetters are such rows from dead letters. What tells that one was an
-// initial state is kept as the cause.
+// asideLetters are such rows from dead letters, which the cause tells; also
+// that one was an initial state.
 const asideLetters = `INSERT INTO aside(sink, lane, n, what, uid, cause, first, seq, previous, skipped, body)
-	SELECT sink, lane, n, '` + asideReplay + `', uid, iif(initial, '` + asideInitial + `', ''), seq, seq, previous, skipped, body
+	SELECT sink, lane, n, '` + asideReplay + `', uid, iif(initial, '` + asideInitial + `', '` + asideLetter + `'), seq, seq, previous, skipped, body
 	FROM dead_letters WHERE sink = ?1 AND id IN (SELECT value FROM json_each(?2)) ORDER BY id`
 
 // A standing is what a replay must know of a sink. To read the whole cursor

@@ -3,14 +3,11 @@
 package ledger
 
 import (
-	"bytes"
 	"errors"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 
-	"github.com/outrider-agent/outrider/statesync"
 	"github.com/outrider-agent/outrider/statesync/ledger/replay"
 )
 
@@ -32,25 +29,18 @@ func TestFailpointsOfReplay(t *testing.T) {
 		t.Run(action, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			l, stop := replays(t, options(dir))
+			l, stop := replays(t, options(t, dir))
 			for range 10 {
 				letters(t, l)
 			}
 			if err := errors.Join(stop(), l.Close()); err != nil {
 				t.Fatal(err)
 			}
-			cmd := exec.Command(os.Args[0], "-test.run=^TestFailpointsOfReplay$", "-test.count=1")
-			cmd.Env = append(os.Environ(), dirVariable+"="+dir, "OUTRIDER_FAILPOINTS=ledger/replay="+action)
-			var out, trouble bytes.Buffer
-			cmd.Stdout, cmd.Stderr = &out, &trouble
-			err := cmd.Run()
-			if killed := strings.HasPrefix(action, "kill"); killed == (err == nil) || killed && !strings.Contains(trouble.String(), "failpoint ledger/replay") {
-				t.Fatalf("the child ended with %v\n%s%s", err, out.String(), trouble.String())
-			}
+			failingChild(t, dirVariable+"="+dir, "ledger/replay", action)
 			l = open(t, dir)
 			aside := len(replayed(t, l))
-			var sinks []statesync.Cursor
-			if sinks, err = l.Sinks(t.Context()); err != nil {
+			sinks, err := l.Sinks(t.Context())
+			if err != nil {
 				t.Fatal(err)
 			}
 			want := map[byte]int{'1': 0, '2': 10}[action[len(action)-1]]

@@ -96,7 +96,7 @@ func TestReplayOfTheLog(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			l, _ := replays(t, options(t.TempDir()))
+			l, _ := replays(t, options(t, t.TempDir()))
 			_, wake := l.Head()
 			r, err := runReplay(t, l, tt.q)
 			if err != nil || !r.Ended || r.Cursor != 5 || r.Done != int64(len(tt.want)) || !tt.q.DryRun && r.Found != r.Done || tt.q.DryRun && r.Found != 4 {
@@ -150,7 +150,7 @@ func TestReplayOfDeadLetters(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			l, _ := replays(t, options(t.TempDir()))
+			l, _ := replays(t, options(t, t.TempDir()))
 			letters(t, l)
 			tt.q.Letters = true
 			r, err := runReplay(t, l, tt.q)
@@ -171,7 +171,7 @@ func TestReplayOfDeadLetters(t *testing.T) {
 // TestALetterThatIsRefusedAgainIsLeftAlone: else a replay would never end.
 func TestALetterThatIsRefusedAgainIsLeftAlone(t *testing.T) {
 	t.Parallel()
-	l, _ := replays(t, options(t.TempDir()))
+	l, _ := replays(t, options(t, t.TempDir()))
 	letters(t, l)
 	again := 0
 	r, err := replay.Run(t.Context(), l, replay.Query{Sink: "s", Letters: true, Rate: 100_000}, func(r replay.Report) {
@@ -204,7 +204,7 @@ func TestReplayIsRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			l, _ := replays(t, options(t.TempDir()))
+			l, _ := replays(t, options(t, t.TempDir()))
 			tt.make(t, l)
 			_, err := replay.Run(t.Context(), l, replay.Query{Sink: tt.sink, From: 1}, func(replay.Report) {})
 			if !errors.Is(err, replay.ErrRefused) || !strings.Contains(err.Error(), tt.want) {
@@ -228,7 +228,7 @@ func other(t *testing.T, l *Ledger) {
 // is not there any more.
 func TestWhatHasGoneMeanwhileIsLeftOut(t *testing.T) {
 	t.Parallel()
-	l, _ := replays(t, options(t.TempDir()))
+	l, _ := replays(t, options(t, t.TempDir()))
 	letters(t, l)
 	for _, tt := range []struct {
 		q      replay.Query

@@ -40,6 +40,8 @@ const (
 	// metaPruned is the number up to which a missing change is no loss:
 	// retention has deleted it, or every sink had it.
 	metaPruned = "pruned"
+	// metaGaps and the name of a forgotten sink is how many gaps it had.
+	metaGaps = "gaps/"
 )
 
 // A rescued ledger says what was saved and what was not.
@@ -50,6 +52,7 @@ type rescued struct {
 	changes, workloads, cursors, streams int64
 	lost                                 []span // numbers that some sink had not acknowledged
 	bad, pages                           int    // pages with something that could not be read; all pages
+	unread                               int    // rows of what is kept for sinks that could not be understood
 }
 
 // A span is numbers of changes, both ends included.
@@ -77,8 +80,12 @@ func (r *rescued) String() string {
 	if lost > 0 {
 		numbers = " (" + strings.Join(spans, ", ") + ")"
 	}
-	out := fmt.Sprintf("the ledger was damaged and begun anew: %d changes lost%s; saved %d changes, %d workloads, %d cursors, %d streams; %d of %d pages unreadable; kept as %s: %v",
-		lost, numbers, r.changes, r.workloads, r.cursors, r.streams, r.bad, r.pages, r.aside, r.cause)
+	unread := ""
+	if r.unread > 0 {
+		unread = fmt.Sprintf(" and %d rows kept for sinks", r.unread)
+	}
+	out := fmt.Sprintf("the ledger was damaged and begun anew: %d changes lost%s; saved %d changes, %d workloads, %d cursors, %d streams; %d of %d pages%s unreadable; kept as %s: %v",
+		lost, numbers, r.changes, r.workloads, r.cursors, r.streams, r.bad, r.pages, unread, r.aside, r.cause)
 	if len(out) > 512 {
 		out = strings.ToValidUTF8(out[:512], "")
 	}

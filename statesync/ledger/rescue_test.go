@@ -38,7 +38,7 @@ const wreckSink = "file"
 func fill(t testing.TB, entries int) *wreck {
 	t.Helper()
 	w := &wreck{dir: scratch(t), changes: map[int64]statesync.Change{}, on: map[int64][]uint32{}}
-	o := options(w.dir)
+	o := options(t, w.dir)
 	l, err := Open(o)
 	if err != nil {
 		t.Fatal(err)
@@ -389,7 +389,7 @@ func TestRescueKeepsTheDamagedFiles(t *testing.T) {
 		}
 		want[i] = b
 		var log bytes.Buffer
-		o := options(w.dir)
+		o := options(t, w.dir)
 		o.Log, o.Now = slog.New(slog.NewTextHandler(&log, nil)), func() time.Time { return now }
 		l, err := Open(o)
 		if err != nil {

@@ -25,7 +25,8 @@ import (
 //     an event that is read again would bring the workload back to life. One
 //     that the configuration let go, and that may live on, stays for 90 days.
 //   - The bound is met by recording nothing, never by deleting what a sink
-//     still needs.
+//     that is delivered to still needs. What is put aside for others gives way:
+//     see leftovers.go.
 //   - A chunk at a time, between groups: the committer is not held up.
 
 const (
@@ -49,7 +50,9 @@ type retention struct {
 	gone, id   int64     // those up to here have been looked at
 	sweep      time.Time // when to look through the changes again
 	passed     int64     // those up to here have been looked at
-	counted    time.Time // when the changes that are parked were counted
+	counted    time.Time // when what is put aside was counted
+	leftovers  time.Time // when to look again for what is put aside for nobody
+	looked     int64     // those up to here have been looked at
 }
 
 // A kept is what retain leaves to do.
@@ -76,13 +79,17 @@ func (l *Ledger) retain() kept {
 		deleted, more, err = l.prune(now, pressed)
 	}
 	idle := deleted == 0 && !more
+	if err == nil && idle && size >= l.tightBytes() {
+		deleted, more, err = l.dropLeftovers(now)
+		idle = deleted == 0 && !more
+	}
 	if err == nil && idle && l.worthTruncating(size, now) {
 		r.truncated = now
 		l.truncate()
 		size, err = l.measure()
 	}
 	if err == nil && idle && size >= l.tightBytes() {
-		err = l.countParked(now)
+		err = l.countKept(now)
 	}
 	l.keepUp("prune", err)
 	l.bound(size, idle, err)
@@ -160,16 +167,31 @@ func (l *Ledger) bound(size int64, idle bool, failure error) {
 func (l *Ledger) fullError(size int64, failure error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	sinks := map[string]bool{}
+	for _, of := range []map[string]int64{l.acked, l.aside, l.letters} {
+		for sink := range of {
+			sinks[sink] = true
+		}
+	}
 	var holders []string
-	for _, sink := range slices.Sorted(maps.Keys(l.acked)) {
-		if n := l.held(sink); n > 0 {
-			holders = append(holders, fmt.Sprintf("sink %s holds %d changes", sink, n))
+	for _, sink := range slices.Sorted(maps.Keys(sinks)) {
+		var holds []string
+		add := func(n int64, what string) {
+			if n > 0 {
+				holds = append(holds, fmt.Sprintf("%d %s", n, what))
+			}
+		}
+		add(l.behind(sink), "changes")
+		add(l.aside[sink], "entries put aside")
+		add(l.letters[sink], "dead letters")
+		if holds != nil {
+			holders = append(holders, "sink "+sink+" holds "+strings.Join(holds, ", "))
 		}
 	}
 	if len(holders) == 0 {
 		holders = []string{"no sink holds a change: workloads and objects alone need as much"}
 	}
-	err := fmt.Errorf("the ledger is full: %d bytes, want less than %d: %s", size, l.opts.MaxBytes, strings.Join(holders, ", "))
+	err := fmt.Errorf("the ledger is full: %d bytes, want less than %d: %s", size, l.opts.MaxBytes, strings.Join(holders, "; "))
 	if failure != nil {
 		err = fmt.Errorf("%w (and nothing can be deleted: %w)", err, failure)
 	}

@@ -83,7 +83,7 @@ func TestWhichChangesAreKept(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			now := epoch
-			o := options(t.TempDir())
+			o := options(t, t.TempDir())
 			o.Now = func() time.Time { return now }
 			l := openWith(t, o)
 			visit(t, o.Dir).exec("INSERT INTO cursors(sink, since, acked) VALUES('gone', 0, 0)")
@@ -119,7 +119,7 @@ func TestWhichChangesAreKept(t *testing.T) {
 func TestAClockThatWasAhead(t *testing.T) {
 	t.Parallel()
 	now := epoch.Add(10000 * time.Hour)
-	o := options(t.TempDir())
+	o := options(t, t.TempDir())
 	o.Now = func() time.Time { return now }
 	l := openWith(t, o)
 	commit(t, l, entry("u", 1, 2))
@@ -138,7 +138,7 @@ func TestAClockThatWasAhead(t *testing.T) {
 func TestADayIsDeletedInChunks(t *testing.T) {
 	t.Parallel()
 	now := epoch
-	o := options(t.TempDir())
+	o := options(t, t.TempDir())
 	o.Now = func() time.Time { return now }
 	l := openWith(t, o)
 	const n = 2*retainChunk + 100
@@ -187,7 +187,7 @@ func TestWhichTombstonesAreKept(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			now := epoch
-			o := options(t.TempDir())
+			o := options(t, t.TempDir())
 			o.Keep = tt.keep
 			o.Now = func() time.Time { return now }
 			l := openWith(t, o)
@@ -222,7 +222,7 @@ func TestWhichTombstonesAreKept(t *testing.T) {
 func TestManyTombstonesThatStay(t *testing.T) {
 	t.Parallel()
 	now := epoch
-	o := options(t.TempDir())
+	o := options(t, t.TempDir())
 	o.Now = func() time.Time { return now }
 	l := openWith(t, o)
 	const n = 2*retainChunk + 50
@@ -262,7 +262,7 @@ func TestManyTombstonesThatStay(t *testing.T) {
 func TestALedgerThatWasEmptiedGoesOn(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	o := options(dir)
+	o := options(t, dir)
 	o.Keep = time.Nanosecond
 	l := openWith(t, o)
 	if _, err := l.Cursor("s"); err != nil {
@@ -305,7 +305,7 @@ func TestALedgerThatWasEmptiedGoesOn(t *testing.T) {
 // TestAcknowledgedChangesMakeRoom: at any age, once nine tenths are in use.
 func TestAcknowledgedChangesMakeRoom(t *testing.T) {
 	t.Parallel()
-	o := options(t.TempDir())
+	o := options(t, t.TempDir())
 	o.MaxBytes = 2 << 20
 	l := openWith(t, o)
 	if _, err := l.Cursor("s"); err != nil {
@@ -346,7 +346,7 @@ func TestAFullLedgerWaits(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		o := options(t.TempDir())
+		o := options(t, t.TempDir())
 		o.MaxBytes = 1 << 20
 		o.Log = slog.New(slog.NewTextHandler(&log, nil))
 		l := openWith(t, o)
@@ -456,7 +456,7 @@ func TestRoomDoesNotWaitForDeleting(t *testing.T) {
 func TestAFullLedgerStops(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		o := options(t.TempDir())
+		o := options(t, t.TempDir())
 		o.MaxBytes = 32 << 10 // less than the tables need
 		l := openWith(t, o)
 		stop := start(t, l)
@@ -483,7 +483,7 @@ func TestDeletingThatFails(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		o := options(t.TempDir())
+		o := options(t, t.TempDir())
 		o.Keep = time.Second
 		o.Log = slog.New(slog.NewTextHandler(&log, nil))
 		l := openWith(t, o)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"zombiezen.com/go/sqlite"
@@ -63,6 +64,7 @@ func (s *saving) merge(p *statesync.Progress) {
 	}
 	s.PutAside = append(s.PutAside, p.PutAside...)
 	s.Settled = append(s.Settled, p.Settled...)
+	s.Compacted = append(s.Compacted, p.Compacted...)
 	s.Told = append(s.Told, p.Told...)
 	s.Letters = append(s.Letters, p.Letters...)
 	if p.Saved != nil {
@@ -74,7 +76,7 @@ func (s *saving) merge(p *statesync.Progress) {
 // entry.
 func (s *saving) cost() int64 {
 	const row = 1024
-	return pageBytes*int64(2+len(s.Settled)) + row*int64(len(s.PutAside)+len(s.Told)+len(s.Letters))
+	return pageBytes*int64(2+len(s.Settled)+len(s.Compacted)) + row*int64(len(s.PutAside)+len(s.Told)+len(s.Letters))
 }
 
 // fresh reports whether others than the sink put something aside.
@@ -129,7 +131,6 @@ func (l *Ledger) settleSavings(savings []*saving) (tell []func()) {
 // letGo ends a sink's hold on the changes. The lock must be held.
 func (l *Ledger) letGo(sink string) {
 	delete(l.acked, sink)
-	delete(l.parked, sink)
 	l.tight, l.sweep = false, true // the next look at the size tells what is left
 	l.signal()
 }
@@ -159,7 +160,7 @@ func (l *Ledger) writeSaving(s *saving) error {
 	if s.number <= saves {
 		return nil
 	}
-	for _, step := range []func(*saving) error{l.writeSettled, l.writePutAside, l.writeTold, l.writeLetters, l.writeCursor} {
+	for _, step := range []func(*saving) error{l.writeSettled, l.writeCompacted, l.writePutAside, l.writeTold, l.writeLetters, l.writeCursor} {
 		if err := step(s); err != nil {
 			return err
 		}
@@ -175,6 +176,18 @@ func (l *Ledger) writeSettled(s *saving) error {
 	for _, id := range s.Settled {
 		if err := l.exec("DELETE FROM aside WHERE id = ? AND sink = ?", id, s.Sink); err != nil {
 			return fmt.Errorf("settle %d: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// writeCompacted has changes told as left out that were to be given: they are
+// not needed any more.
+func (l *Ledger) writeCompacted(s *saving) error {
+	for _, id := range s.Compacted {
+		err := l.exec("UPDATE aside SET what = 'skipped', cause = ?, first = seq WHERE id = ? AND sink = ? AND what = 'parked'", statesync.SkipCompacted, id, s.Sink)
+		if err != nil {
+			return fmt.Errorf("leave out %d: %w", id, err)
 		}
 	}
 	return nil
@@ -231,7 +244,7 @@ func (l *Ledger) writeLetters(s *saving) error {
 		err = l.exec(`INSERT INTO dead_letters(sink, n, uid, lane, seq, body, previous, skipped, initial, tries, first, last, error)
 			VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			s.Sink, d.Number, d.Workload.UID, d.Workload.Key().String(), d.Seq, string(body), d.PreviousSeq, skipped, d.Initial,
-			d.Tries, nanoseconds(d.First), nanoseconds(d.Last), d.Error)
+			d.Tries, nanoseconds(d.First), nanoseconds(d.Last), strings.ToValidUTF8(d.Error, "\uFFFD")) // a row with another text would be lost in a rescue
 		if err != nil {
 			return fmt.Errorf("insert dead letter: %w", err)
 		}

@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
 
 	"github.com/outrider-agent/outrider/statesync"
 )
@@ -248,7 +250,7 @@ func TestSavesAreMerged(t *testing.T) {
 	if diff := cmp.Diff([]int{0, 1, 2}, called); diff != "" {
 		t.Errorf("told (-want +got):\n%s", diff)
 	}
-	want := statesync.Cursor{Sink: "s", Acked: 5, Position: "y", Skipped: 1, Marked: statesync.Mark{Number: 2}, Aside: 2, AsideTop: 2}
+	want := statesync.Cursor{Sink: "s", Acked: 5, Position: "y", Skipped: 1, Waiting: 2, Marked: statesync.Mark{Number: 2}, Aside: 2, AsideTop: 2}
 	if diff := cmp.Diff(want, cursorOf(t, l, "s")); diff != "" {
 		t.Errorf("cursor (-want +got):\n%s", diff)
 	}
@@ -400,3 +402,88 @@ func TestWhatASinkHasSavedBeforeIsInItsCursor(t *testing.T) {
 }
 
 var ignoreTop = cmpopts.IgnoreFields(statesync.Cursor{}, "AsideTop")
+
+// TestWhatAReceiverAnsweredMayBeAnyBytes: a rescue takes over text alone.
+func TestWhatAReceiverAnsweredMayBeAnyBytes(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	l := open(t, dir)
+	cursorOf(t, l, "s")
+	commit(t, l, entry("a", 1, 2))
+	save(t, l, statesync.Progress{Sink: "s", Acked: 2, Letters: []statesync.DeadLetter{{Delivery: offered(t, l, 1).Delivery, Error: "x \xff y"}}})
+	visit(t, dir).exec("UPDATE changes SET body = 'x' || body WHERE n = 2")
+	if _, err := readLog(t.Context(), l, 0, 10); err != nil {
+		t.Fatal(err)
+	}
+	if n := visit(t, dir).number("SELECT count(*) FROM dead_letters WHERE error = 'x \uFFFD y'"); n != 1 {
+		t.Errorf("%d dead letters, want 1", n)
+	}
+}
+
+// TestWhatIsPutAsideIsReadByItsIndexes: by place, or by number, and never all
+// of it.
+func TestWhatIsPutAsideIsReadByItsIndexes(t *testing.T) {
+	t.Parallel()
+	l := open(t, t.TempDir())
+	for name, tt := range map[string]struct {
+		q     statesync.ReadQuery
+		plans []string
+	}{
+		"the start of a sweep":   {statesync.ReadQuery{}, []string{"aside_sinks (sink=? AND ordinal=? AND id>?)", "aside_sinks (sink=? AND ordinal>?)"}},
+		"by number":              {statesync.ReadQuery{After: 7, AfterAside: 3}, []string{"aside_sinks (sink=? AND ordinal>?)"}},
+		"what is fresh":          {statesync.ReadQuery{AfterAside: 5, Fresh: true}, []string{"aside_fresh (sink=? AND rowid>?)"}},
+		"the start of a lane":    {statesync.ReadQuery{Lane: &statesync.Key{}}, []string{"aside_lanes (sink=? AND lane=? AND ordinal=? AND rowid>?)", "aside_lanes (sink=? AND lane=? AND ordinal>?)"}},
+		"by number, of one lane": {statesync.ReadQuery{After: 7, Lane: &statesync.Key{}}, []string{"aside_lanes (sink=? AND lane=? AND ordinal>?)"}},
+	} {
+		var got []string
+		for _, part := range asideParts(&tt.q) {
+			query, args := asideQuery(&tt.q, 10, part.where, part.args...)
+			err := sqlitex.Execute(l.writer, "EXPLAIN QUERY PLAN "+query, &sqlitex.ExecOptions{Args: args, ResultFunc: func(s *sqlite.Stmt) error {
+				if step, ok := strings.CutPrefix(s.ColumnText(3), "SEARCH a USING INDEX "); ok {
+					got = append(got, step)
+				} else if strings.HasPrefix(s.ColumnText(3), "USE TEMP B-TREE") {
+					got = append(got, "sorted")
+				}
+				return nil
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if diff := cmp.Diff(tt.plans, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// TestReadsOfWhatIsPutAsideGoOnWhereTheyEnded, over the end of what has no
+// number.
+func TestReadsOfWhatIsPutAsideGoOnWhereTheyEnded(t *testing.T) {
+	t.Parallel()
+	l := open(t, t.TempDir())
+	identified(t, l)
+	commit(t, l, entry("a", 1, 1), entry("b", 1, 1))
+	cursorOf(t, l, "s") // initial a, initial b
+	commit(t, l, entry("a", 2, 3), entry("b", 2, 2))
+	save(t, l, statesync.Progress{Sink: "s", Acked: 7, PutAside: []statesync.Offered{offered(t, l, 6), offered(t, l, 3), offered(t, l, 5), offered(t, l, 4)}})
+	want := []string{"a 1 initial Running", "b 1 initial Running", "a 2 number 3", "a 3 number 4", "a 4 number 5", "b 2 number 6"}
+	for limit := 1; limit < 8; limit++ {
+		var got []string
+		for q := (statesync.ReadQuery{Sink: "s", Aside: true, Limit: limit}); ; {
+			read, err := l.Read(t.Context(), q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got = append(got, tellAll(read)...); len(read) < limit || len(got) > len(want) {
+				break
+			}
+			last := read[len(read)-1]
+			if q.After, q.AfterAside = last.Number, last.Aside; last.Initial {
+				q.After = 0
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%d at a time (-want +got):\n%s", limit, diff)
+		}
+	}
+}

@@ -27,8 +27,8 @@ import (
 //   - losses holds numbers of changes that a damaged file has cost.
 //   - meta holds the format, the cluster and its epoch.
 //
-// Times are nanoseconds since 1970, 0 for none; but started and suspension,
-// which the cluster tells, are seconds.
+// Times are nanoseconds since 1970, 0 for none; but started, suspension and
+// since, which the cluster tells, are seconds.
 const schema = `
 CREATE TABLE IF NOT EXISTS meta (
 	key   TEXT PRIMARY KEY,
@@ -52,9 +52,11 @@ CREATE TABLE IF NOT EXISTS workloads (
 	suspension INTEGER NOT NULL,
 	last       INTEGER NOT NULL,
 	gone       INTEGER NOT NULL,
-	removed    INTEGER NOT NULL
+	removed    INTEGER NOT NULL,
+	since      INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS tombstones ON workloads(gone) WHERE gone != 0;
+CREATE INDEX IF NOT EXISTS living ON workloads(id) WHERE gone = 0;
 CREATE TABLE IF NOT EXISTS changes (
 	n        INTEGER PRIMARY KEY AUTOINCREMENT,
 	workload INTEGER NOT NULL,
@@ -148,7 +150,7 @@ CREATE TABLE IF NOT EXISTS losses (
 `
 
 // format is the version of the schema. A ledger of a later format is refused.
-const format = 3
+const format = 4
 
 // makeLedger makes the ledger at path, if there is none: whole or not at all,
 // so that one without a format is a damaged one.

@@ -17,7 +17,14 @@ const minFileBytes = 1 << 20
 
 // FileConfig describes a file to which changes are appended, one CloudEvent a
 // line, in the ledger's order. Lines are synced to disk before they count as
-// acknowledged, and are in the file once, whatever crashes.
+// acknowledged, and are in the file once, whatever crashes, as long as one sink
+// alone writes the path and max_files leaves the file in which the cursor is.
+//
+// A sink takes over a file when it has no position in it: it is new, its path
+// is another now, somebody cut the file, or another sink has written to it
+// since. Then it takes nothing away, and goes on after the last whole line:
+// what was not acknowledged yet may be there twice. The first line that it
+// writes ends with a space, so that no other takes the lines for its own.
 type FileConfig struct {
 	Path config.Path `yaml:"path" required:"true"`
 	// MaxBytes is what a file holds at most, unless one line alone is longer:
@@ -63,7 +70,7 @@ func (c *FileConfig) Open(string) (statesync.Sink, error) {
 	if err := s.begin(); err != nil {
 		return nil, err
 	}
-	s.acked = s.files[0].position()
+	s.acked = s.position(true)
 	return s, nil
 }
 
@@ -85,6 +92,7 @@ type fileSink struct {
 	acked   position
 	files   []*file // from the one in which the next line goes, or lies, to the one under the path; none after a failure
 	target  string  // the path without links, when files were opened
+	doubt   bool    // what lies beyond the position is the sink's own only if its first line comes
 	rotated bool    // since old files were last removed
 	lines   bytes.Buffer
 	there   []byte
@@ -105,7 +113,11 @@ func (s *fileSink) Deliver(_ context.Context, ds []statesync.Delivery) error {
 		s.letGo()
 		return &statesync.SinkError{Cause: "open", Err: err}
 	}
-	if err := s.write(s.lines.Bytes()); err != nil {
+	batch := s.lines.Bytes()
+	if s.acked.takesOver {
+		batch = signed(batch)
+	}
+	if err := s.write(batch); err != nil {
 		s.letGo()
 		return &statesync.SinkError{Cause: "write", Err: err}
 	}
@@ -113,7 +125,7 @@ func (s *fileSink) Deliver(_ context.Context, ds []statesync.Delivery) error {
 		s.letGo()
 		return &statesync.SinkError{Cause: "write", Err: err}
 	}
-	s.acked = s.files[0].position()
+	s.acked = s.position(false)
 	if s.rotated {
 		s.prune()
 	}
@@ -164,6 +176,7 @@ func (s *fileSink) write(batch []byte) error {
 		begun := last && len(there) > 0 && bytes.HasPrefix(line, there)
 		fits := last && len(there) == 0 && !full
 		if isThere || begun || fits {
+			s.doubt = s.doubt && !isThere
 			to += len(line)
 			continue
 		}
@@ -172,6 +185,8 @@ func (s *fileSink) write(batch []byte) error {
 		}
 		from = to
 		switch {
+		case len(there) > 0 && s.doubt:
+			err = s.passOver()
 		case len(there) > 0:
 			err = s.cut()
 		case last:

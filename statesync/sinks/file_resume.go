@@ -18,29 +18,13 @@ import (
 //     rotated after it come next, and at last the one under the path: what they
 //     hold was written beyond the position.
 //   - When there is no such file any more, or it is too short or its position
-//     is within a line, it was replaced or cut by somebody else. Then after the
-//     last whole line of the file under the path.
+//     is within a line, it was replaced or cut by somebody else. When a line
+//     beyond the position ends with a space, another sink has taken the file
+//     over. Then after the last whole line of the file under the path.
 //   - A file under the path that is there because somebody moved the one before
 //     it away may be this sink's or somebody else's. It is this sink's when its
-//     first line is the one that comes.
-
-// A position is a place in a file, up to which everything is acknowledged.
-type position struct {
-	inode      uint64
-	generation int64 // the number that the file has, or gets, when it is rotated
-	at         int64
-}
-
-const positionFormat = "1:inode=%d:gen=%d:at=%d"
-
-func (p position) String() string { return fmt.Sprintf(positionFormat, p.inode, p.generation, p.at) }
-
-// parsePosition reports whether text is a position as this version writes it.
-func parsePosition(text string) (position, bool) {
-	var p position
-	_, err := fmt.Sscanf(text, positionFormat, &p.inode, &p.generation, &p.at)
-	return p, err == nil && p.at >= 0 && p.generation > 0 && p.String() == text
-}
+//     first line is the one that comes. So is what lies at a position at which
+//     the sink has begun, and of which nothing was acknowledged.
 
 // A file is one that holds lines of the sink.
 type file struct {
@@ -52,8 +36,6 @@ type file struct {
 	doubtful   bool  // may be somebody else's
 }
 
-func (f *file) position() position { return position{f.inode, f.generation, f.at} }
-
 // Position implements [statesync.PositionedSink].
 func (s *fileSink) Position() string { return s.acked.String() }
 
@@ -61,7 +43,11 @@ func (s *fileSink) Position() string { return s.acked.String() }
 // version wrote, or that is one of other files, is as good as none.
 func (s *fileSink) Resume(text string) error {
 	s.letGo()
-	s.acked, _ = parsePosition(text)
+	p, ok := parsePosition(text)
+	if !ok || p.path != hashOf(s.target) {
+		p = position{}
+	}
+	s.acked = p
 	return s.restart()
 }
 
@@ -73,8 +59,7 @@ func (s *fileSink) restart() error {
 	return s.find(s.acked)
 }
 
-// letGo closes everything; the next delivery restarts. It unlocks too: a
-// process that is just being forked would keep the lock else.
+// letGo closes everything; the next delivery restarts.
 func (s *fileSink) letGo() {
 	for len(s.files) > 0 {
 		s.advance()
@@ -99,7 +84,7 @@ func (s *fileSink) begin() error {
 		err = s.syncDir()
 	}
 	if err != nil {
-		return errors.Join(err, opened.Close())
+		return errors.Join(err, unlock(opened))
 	}
 	f.generation = max(f.generation, s.acked.generation) // a number is not used twice
 	s.files = []*file{f}
@@ -164,88 +149,36 @@ func inodeOf(info os.FileInfo) uint64 {
 	return 0
 }
 
-// find goes on at a position rather than at the end, if its file is there.
-func (s *fileSink) find(p position) error {
-	active := s.files[0]
-	s.acked = active.position()
-	if p.inode == 0 {
-		return nil
-	}
-	rotated, err := s.rotatedFiles()
-	if err != nil {
-		return err
-	}
-	for len(rotated) > 0 && rotated[0] < p.generation {
-		rotated = rotated[1:]
-	}
-	if len(rotated) == 0 && active.inode == p.inode { // else the inode was given to a new file
-		if ok, err := active.reaches(p.at); err != nil || !ok {
-			return err
-		}
-		active.at, s.acked = p.at, p
-		return nil
-	}
-	return s.findRotated(p, rotated)
-}
-
-// findRotated looks for the position's file under another name than the path.
-// rotated are the numbers of those that were rotated since, and of itself.
-func (s *fileSink) findRotated(p position, rotated []int64) (err error) {
-	active := s.files[0]
-	name := s.rotatedName(p.generation)
-	byUs := len(rotated) > 0 && rotated[0] == p.generation && hasInode(name, p.inode)
-	if byUs {
-		rotated = rotated[1:]
-	} else if name, err = s.movedAway(p.inode); err != nil || name == "" {
-		return err
-	}
-	var chain []*file
-	giveUp := func(err error) error {
-		for _, f := range chain {
-			_ = f.Close()
-		}
-		return err
-	}
-	names := []string{name}
-	for _, generation := range rotated {
-		if next := s.rotatedName(generation); next != name {
-			names = append(names, next)
-		}
-	}
-	for _, name := range names {
-		f, ours, err := openAgain(name)
-		if err != nil || !ours {
-			return giveUp(err)
-		}
-		chain = append(chain, f)
-		f.generation = p.generation
-		if g, ok := s.generationOf(name); ok {
-			f.generation = g
-		}
-	}
-	if ok, err := chain[0].reaches(p.at); err != nil || !ok {
-		return giveUp(err)
-	}
-	chain[0].at = p.at
-	active.at, active.doubtful = 0, !byUs && len(chain) == 1
-	s.files, s.acked = append(chain, active), p
-	return s.syncDir() // the process before may not have come to it
-}
-
+// openAgain opens a file beside the path. One that another sink writes now is
+// not ours.
 func openAgain(name string) (f *file, ours bool, err error) {
 	opened, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
 		return nil, false, err
+	}
+	if err := unix.Flock(int(opened.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = opened.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, false, nil
+		}
+		return nil, false, lockError(name, err)
 	}
 	f, err = describeFile(opened)
 	if err == nil {
 		ours, err = f.isOurs()
 	}
 	if err != nil || !ours {
-		_ = opened.Close()
+		_ = unlock(opened)
 		return nil, false, err
 	}
 	return f, true, nil
+}
+
+// unlock closes a file. It unlocks it before: a process that is just being
+// forked would keep the lock else.
+func unlock(f *os.File) error {
+	_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
+	return f.Close()
 }
 
 // movedAway returns the name of the file with that inode in the path's folder;
@@ -306,7 +239,7 @@ func (s *fileSink) follow() error {
 	}
 	err = s.begin()
 	if err == nil {
-		s.acked = s.files[0].position()
+		s.acked, s.doubt = s.position(true), false
 	}
 	return err
 }
@@ -360,9 +293,7 @@ func (s *fileSink) keepWhole(f *file) error {
 
 // advance goes on with the next file: nothing is to come into the first.
 func (s *fileSink) advance() {
-	f := s.files[0].File
-	_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
-	_ = f.Close() // what counts is synced
+	_ = unlock(s.files[0].File) // what counts is synced
 	s.files = s.files[1:]
 }
 
@@ -371,15 +302,33 @@ const eventStart = `{"specversion":`
 
 // isOurs tells a file of changes from another, before anything is cut from it:
 // a wrong path in the configuration must not cost a key its bytes. A file that
-// begins with zeros is one whose data a crash of the machine has lost.
+// holds nothing but zeros is one whose data a crash of the machine has lost.
 func (f *file) isOurs() (bool, error) {
 	start := make([]byte, len(eventStart))
 	n, err := f.ReadAt(start, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return false, fmt.Errorf("read the first line: %w", err)
 	}
-	start = bytes.TrimRight(start[:n], "\x00")
+	if start = start[:n]; n > 0 && start[0] == 0 {
+		return f.onlyZeros()
+	}
+	start = bytes.TrimRight(start, "\x00")
 	return string(start) == eventStart[:len(start)], nil
+}
+
+func (f *file) onlyZeros() (bool, error) {
+	block := make([]byte, 64<<10)
+	for at := int64(0); at < f.end; {
+		n, err := f.ReadAt(block[:min(int64(len(block)), f.end-at)], at)
+		if err != nil {
+			return false, fmt.Errorf("read the zeros that it begins with: %w", err)
+		}
+		if len(bytes.TrimLeft(block[:n], "\x00")) > 0 {
+			return false, nil
+		}
+		at += int64(n)
+	}
+	return true, nil
 }
 
 // afterLastLine returns where the last whole line of a file ends.

@@ -14,6 +14,12 @@ import (
 // and is not used twice.
 const generationDigits = 6 // at least
 
+const (
+	maxTaken      = 1000    // names of others that are passed over
+	maxGap        = 10_000  // between numbers: what is beyond is somebody's date, or made up
+	maxGeneration = 1 << 53 // likewise
+)
+
 func (s *fileSink) rotatedName(generation int64) string {
 	return fmt.Sprintf("%s.%0*d", s.target, generationDigits, generation)
 }
@@ -22,7 +28,7 @@ func (s *fileSink) rotatedName(generation int64) string {
 func (s *fileSink) generationOf(name string) (int64, bool) {
 	digits, ok := strings.CutPrefix(name, s.target+".")
 	generation, err := strconv.ParseInt(digits, 10, 64)
-	return generation, ok && err == nil && generation > 0 && s.rotatedName(generation) == name
+	return generation, ok && err == nil && generation > 0 && generation < maxGeneration && s.rotatedName(generation) == name
 }
 
 // rotatedFiles returns the numbers of those that are there, in order.
@@ -39,6 +45,11 @@ func (s *fileSink) rotatedFiles() ([]int64, error) {
 		}
 	}
 	slices.Sort(out)
+	for i := 1; i < len(out); i++ {
+		if out[i]-out[i-1] > maxGap {
+			return out[:i], nil
+		}
+	}
 	return out, nil
 }
 
@@ -47,9 +58,9 @@ func (s *fileSink) rotatedFiles() ([]int64, error) {
 // or an empty one.
 func (s *fileSink) rotate() error {
 	old := s.files[0]
-	name := s.rotatedName(old.generation)
-	if _, err := os.Lstat(name); !errors.Is(err, os.ErrNotExist) {
-		return errors.Join(err, fmt.Errorf("rotate: there is a file %s already", name))
+	name, err := s.freeName(old)
+	if err != nil {
+		return err
 	}
 	if err := s.step("file/rename"); err != nil {
 		return err
@@ -65,10 +76,34 @@ func (s *fileSink) rotate() error {
 	}
 	s.files[0].generation = max(s.files[0].generation, old.generation+1)
 	s.rotated = true
-	return old.Close()
+	info, err := old.Stat()
+	if err == nil { // somebody may have let others read it
+		err = s.files[0].Chmod(info.Mode().Perm())
+	}
+	if err = errors.Join(err, unlock(old.File)); err != nil {
+		return fmt.Errorf("rotate: %w", err)
+	}
+	return nil
 }
 
-// prune removes the oldest rotated files beyond those that are kept. One that
+// freeName returns the name that a file is to be rotated to. It passes over
+// what others have put under the next numbers.
+func (s *fileSink) freeName(f *file) (string, error) {
+	for tries := 0; ; tries++ {
+		name := s.rotatedName(f.generation)
+		_, err := os.Lstat(name)
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			return name, nil
+		case err != nil || tries == maxTaken:
+			return "", errors.Join(err, fmt.Errorf("rotate: there is a file %s already", name))
+		}
+		f.generation++
+	}
+}
+
+// prune removes the oldest rotated files beyond those that are kept, and what
+// is of somebody else it does not count. One that
 // cannot be removed is tried again after the next rotation: it must not keep
 // changes from being delivered.
 func (s *fileSink) prune() {
@@ -79,8 +114,17 @@ func (s *fileSink) prune() {
 	if err != nil {
 		return
 	}
-	for _, generation := range rotated[:max(0, len(rotated)-s.maxFiles)] {
-		_ = s.remove(s.rotatedName(generation))
+	kept := 0
+	for _, generation := range slices.Backward(rotated) {
+		name := s.rotatedName(generation)
+		f, ours, err := openAgain(name)
+		if err != nil || !ours {
+			continue
+		}
+		_ = unlock(f.File)
+		if kept++; kept > s.maxFiles {
+			_ = s.remove(name)
+		}
 	}
 }
 

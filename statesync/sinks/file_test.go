@@ -64,7 +64,7 @@ func TestFileOpensAfterTheLastWholeLine(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if want := tt.want + string(line) + "\n"; string(got) != want {
+			if want := tt.want + string(line) + " \n"; string(got) != want {
 				t.Errorf("%d bytes, want %d: what was whole, then the new line; it starts %.40q", len(got), len(want), got)
 			}
 		})

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/outrider-agent/outrider/agent/config"
@@ -183,6 +184,7 @@ type webhookSink struct {
 	batch       int
 	transport   *http.Transport
 	drains      sync.WaitGroup // the rests of answers
+	most        atomic.Int64   // changes in one request, after a refused one was not taken apart to the end; 0: batch
 }
 
 // Concurrency is how many deliveries at once the receiver is given.

@@ -2,7 +2,9 @@ package sinks
 
 // A request that the receiver refuses for what is in it is sent again in
 // halves, down to the one change that is to blame. A failure that is not about
-// the changes ends it all: whatever is sent next would meet it too.
+// the changes ends it all: whatever is sent next would meet it too. So does a
+// Retry-After, and a receiver that takes its time to refuse: then the next
+// Deliver goes on with smaller requests, until they are taken again.
 
 import (
 	"bytes"
@@ -11,6 +13,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"time"
 
 	"github.com/outrider-agent/outrider/statesync"
 )
@@ -20,6 +23,10 @@ import (
 // others. One change alone may be larger.
 const maxBatchBytes = 1 << 20
 
+// maxHalving is how many timeouts of one try a Deliver may go on to take
+// refused requests apart.
+const maxHalving = 4
+
 type webhookBatch struct {
 	s      *webhookSink
 	ds     []statesync.Delivery
@@ -28,12 +35,19 @@ type webhookBatch struct {
 	behind map[statesync.Key]bool // a change of the key was refused: no later one may overtake it
 	taken  int
 	stop   *statesync.SinkError // nothing more is sent
+	most   int                  // changes in one request
+
+	began   time.Time
+	refused bool // something was, for what is in it
 }
 
 func newWebhookBatch(s *webhookSink, ds []statesync.Delivery) *webhookBatch {
 	b := &webhookBatch{
 		s: s, ds: ds, bodies: make([][]byte, len(ds)), errs: make([]error, len(ds)),
-		behind: map[statesync.Key]bool{},
+		behind: map[statesync.Key]bool{}, most: s.batch, began: time.Now(),
+	}
+	if most := int(s.most.Load()); most > 0 {
+		b.most = most
 	}
 	for i, d := range ds {
 		body, err := statesync.MarshalEvent(d)
@@ -57,7 +71,7 @@ func (b *webhookBatch) run(ctx context.Context) {
 	for i, body := range b.bodies {
 		unfit := b.errs[i] != nil // it could not be encoded; those before it can be sent yet
 		size += len(body) + 2     // with brackets and commas
-		if unfit || i-first == b.s.batch || size > maxBatchBytes {
+		if unfit || i-first == b.most || size > maxBatchBytes {
 			b.send(ctx, first, i)
 			first, size = i, len(body)+2
 		}
@@ -96,21 +110,45 @@ func (b *webhookBatch) send(ctx context.Context, first, end int) {
 	if len(now) == 0 {
 		return
 	}
+	if b.refused && time.Since(b.began) > maxHalving*b.s.timeout {
+		b.s.most.Store(int64(len(now)))
+		b.stopAt(now, &statesync.SinkError{Cause: causeTimeout, Err: errors.New("webhook: the receiver was slow to refuse changes before this one")})
+		return
+	}
 	smaller, err := b.s.post(ctx, b.request(now))
 	switch {
 	case err == nil:
 		b.taken += len(now)
+		if most := b.s.most.Load(); most > 0 {
+			b.s.most.Store(min(max(most, 2*int64(len(now))), int64(b.s.batch)))
+		}
+	case smaller && len(now) > 1 && err.After > 0:
+		err.Rejected = false // as a whole: it does not blame each
+		b.s.most.Store(int64(len(now) / 2))
+		b.stopAt(now, err)
 	case smaller && len(now) > 1:
+		b.refused = true
 		middle := now[len(now)/2]
 		b.send(ctx, now[0], middle)
 		b.send(ctx, middle, now[len(now)-1]+1)
 	case err.Rejected:
+		b.refused = true
 		b.refuse(now[0], err)
-	default:
-		b.stop = err
-		for _, i := range now {
-			b.errs[i] = err
+		if err.After > 0 {
+			others := *err
+			others.Rejected = false
+			b.stop = &others
 		}
+	default:
+		b.stopAt(now, err)
+	}
+}
+
+// stopAt sends nothing more.
+func (b *webhookBatch) stopAt(now []int, err *statesync.SinkError) {
+	b.stop = err
+	for _, i := range now {
+		b.errs[i] = err
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -242,10 +243,13 @@ func TestWebhookBatchStopsAtAFailure(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			rec := receive(t, func(w http.ResponseWriter, _ *http.Request, try int) {
-				w.Header().Set("Retry-After", "7")
-				if try <= len(tt.answers) {
-					w.WriteHeader(tt.answers[try-1])
+				if try > len(tt.answers) {
+					return
 				}
+				if !refusesContent(tt.answers[try-1]) {
+					w.Header().Set("Retry-After", "7")
+				}
+				w.WriteHeader(tt.answers[try-1])
 			})
 			s := webhook(t, rec.URL, batchOf(tt.batch))
 			err := s.Deliver(t.Context(), ds)
@@ -257,6 +261,67 @@ func TestWebhookBatchStopsAtAFailure(t *testing.T) {
 			}
 			if e, ok := errors.AsType[*statesync.SinkError](err); ok && e.After != 7*time.Second {
 				t.Errorf("to be left alone for %s, want 7s", e.After)
+			}
+		})
+	}
+}
+
+// TestWebhookTakesItsTimeToHalve: a receiver that asks to be left alone, or is
+// slow to refuse, is not sent halves for ever. Each Deliver goes on with less,
+// so that the change that is to blame is found, and then with more again.
+func TestWebhookTakesItsTimeToHalve(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		retryAfter string
+		slow       bool
+		each       int // requests of one Deliver, at most
+	}{
+		"it asks to be left alone": {"7", false, 1},
+		"it is slow":               {"", true, maxHalving + 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const try = 100 * time.Millisecond
+			var refuses atomic.Bool
+			rec := receive(t, func(w http.ResponseWriter, _ *http.Request, _ int) {
+				if !refuses.Load() {
+					return
+				}
+				if tt.retryAfter != "" {
+					w.Header().Set("Retry-After", tt.retryAfter)
+				}
+				if tt.slow {
+					<-time.After(try * 9 / 10)
+				}
+				w.WriteHeader(http.StatusRequestEntityTooLarge)
+			})
+			s := webhook(t, rec.URL, batchOf(64), timeout(try))
+			var ds []statesync.Delivery
+			for i := range 64 {
+				ds = append(ds, delivery(fmt.Sprint("w", i), 1))
+			}
+			refuses.Store(true)
+			refused := false
+			for delivers := 0; !refused; delivers++ {
+				before := len(rec.seen())
+				err := s.Deliver(t.Context(), ds)
+				if n := len(rec.seen()) - before; n > tt.each || n == 0 {
+					t.Fatalf("%d requests of one Deliver, want %d at most", n, tt.each)
+				}
+				refused = slices.Contains(results(t, err, len(ds)), "rejected")
+				if delivers > 8 {
+					t.Fatal("the change that is to blame is not found")
+				}
+			}
+			refuses.Store(false)
+			for range 8 {
+				if err := s.Deliver(t.Context(), ds); err != nil {
+					t.Fatal(err)
+				}
+			}
+			seen := rec.seen()
+			if n := len(idsOf(t, seen[len(seen)-1])); n != len(ds) {
+				t.Errorf("%d changes in a request at last, want all %d", n, len(ds))
 			}
 		})
 	}

@@ -92,7 +92,7 @@ func (g *guard) check(addr netip.Addr) error {
 	if len(g.allowed) > 0 && !slices.ContainsFunc(g.allowed, contains) {
 		return &addressError{addr.String() + ", which is not in allow_addresses"}
 	}
-	for _, form := range []netip.Addr{addr, embedded(addr)} {
+	for _, form := range append(embedded(addr), addr) {
 		for _, r := range g.refused {
 			if r.prefix.Contains(form) && !g.names(r.prefix, form) {
 				return &addressError{addr.String() + ", " + r.what + " that allow_addresses does not name"}
@@ -110,17 +110,39 @@ func (g *guard) names(refused netip.Prefix, addr netip.Addr) bool {
 	})
 }
 
-// embedded returns the IPv4 address that a gateway would take an IPv6 address
-// for: NAT64's (RFC 6052) or 6to4's (RFC 3056); else the zero address.
-func embedded(addr netip.Addr) netip.Addr {
+// embedded returns the IPv4 addresses that a gateway or a tunnel would take an
+// IPv6 address for; none: it is none of their forms.
+func embedded(addr netip.Addr) (out []netip.Addr) {
 	b := addr.As16()
-	switch {
-	case netip.MustParsePrefix("64:ff9b::/96").Contains(addr):
-		return netip.AddrFrom4([4]byte(b[12:]))
-	case netip.MustParsePrefix("2002::/16").Contains(addr):
-		return netip.AddrFrom4([4]byte(b[2:6]))
+	in := func(prefix string) bool { return netip.MustParsePrefix(prefix).Contains(addr) }
+	add := func(at ...int) {
+		out = append(out, netip.AddrFrom4([4]byte{b[at[0]], b[at[1]], b[at[2]], b[at[3]]}))
 	}
-	return netip.Addr{}
+	mayAdd := func(at ...int) {
+		if b[at[0]] != 0 { // else it is in another place, or there is none
+			add(at...)
+		}
+	}
+	switch {
+	case in("64:ff9b::/96"), in("::ffff:0:0:0/96"): // NAT64 (RFC 6052), SIIT (RFC 7915)
+		add(12, 13, 14, 15)
+	case in("64:ff9b:1::/48"): // NAT64 of one's own (RFC 8215): the address is behind a prefix of 48, 56, 64 or 96 bits
+		mayAdd(6, 7, 9, 10)
+		mayAdd(7, 9, 10, 11)
+		mayAdd(9, 10, 11, 12)
+		mayAdd(12, 13, 14, 15)
+	case in("2002::/16"): // 6to4 (RFC 3056)
+		add(2, 3, 4, 5)
+	case in("2001::/32"): // Teredo (RFC 4380): the server, and the client with its bits turned over
+		mayAdd(4, 5, 6, 7)
+		for i := 12; i < 16; i++ {
+			b[i] = ^b[i]
+		}
+		add(12, 13, 14, 15)
+	case in("::/96"): // IPv4-compatible (RFC 4291); ::1 is not
+		mayAdd(12, 13, 14, 15)
+	}
+	return out
 }
 
 // An addressError is why no connection was made.

@@ -114,6 +114,7 @@ func TestWebhookSlowAndLyingReceivers(t *testing.T) {
 		"a body that is cut off":                {"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhi", "close", 0, "", 400 * time.Millisecond},
 		"a refusal whose text never comes":      {"HTTP/1.1 500 Oh\r\nContent-Length: 10\r\n\r\n", "", 0, "status_5xx", 5 * time.Second},
 		"a refusal, a byte of it at a time":     {"HTTP/1.1 500 Oh\r\nContent-Length: 100000\r\n\r\n", "x", time.Millisecond, "status_5xx", 5 * time.Second},
+		"another protocol, and silence":         {"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", "", 0, "status_other", 400 * time.Millisecond},
 		"a header and no end, then it hangs up": {"HTTP/1.1 200 OK\r\nX: y\r\n", "close", 0, "network", 5 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -71,6 +71,10 @@ func (s *webhookSink) post(ctx context.Context, r webhookRequest) (smaller bool,
 		s.drain(resp.Body, cancel)
 		return false, nil
 	}
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		resp.Body.Close() // it is the bare connection, which cancel does not end
+		resp.Body = http.NoBody
+	}
 	defer cancel()
 	defer resp.Body.Close()
 	defer time.AfterFunc(quoteTime, cancel).Stop()
@@ -224,29 +228,40 @@ func (s *webhookSink) quote(text string) string {
 	return strings.ToValidUTF8(text[:min(len(text), errorQuote)], "")
 }
 
-// hideAddresses replaces addresses, and each part of them that could be a
-// token.
+// hideAddresses replaces addresses, each part of them that could be a token,
+// and passwords however short.
 func hideAddresses(addresses ...string) *strings.Replacer {
-	parts := slices.Clone(addresses)
+	parts, secrets := slices.Clone(addresses), []string(nil)
 	for _, address := range addresses {
 		u, err := url.Parse(address)
 		if err != nil {
 			continue
 		}
 		password, _ := u.User.Password()
-		parts = append(parts, u.RequestURI(), u.EscapedPath(), u.Path, u.RawQuery, u.User.Username(), password)
+		basic := base64.StdEncoding.EncodeToString([]byte(u.User.Username() + ":" + password)) // as the header has it
+		parts = append(parts, u.RequestURI(), u.EscapedPath(), u.Path, u.RawQuery, u.User.Username(), basic)
+		if password != "" {
+			_, escaped, _ := strings.Cut(u.User.String(), ":")
+			secrets = append(secrets, password, escaped)
+		}
+		for pair := range strings.SplitSeq(u.RawQuery, "&") { // a page may escape the rest
+			_, value, ok := strings.Cut(pair, "=")
+			if !ok {
+				value = pair
+			}
+			parts = append(parts, value)
+		}
 		parts = append(parts, strings.Split(u.EscapedPath(), "/")...)
 		parts = append(parts, strings.Split(u.Path, "/")...)
 		for _, values := range u.Query() {
 			parts = append(parts, values...)
 		}
 	}
+	parts = append(slices.DeleteFunc(parts, func(part string) bool { return len(part) < tokenBytes }), secrets...)
 	slices.SortFunc(parts, func(a, b string) int { return cmp.Compare(len(b), len(a)) }) // the whole before its parts
 	var pairs []string
 	for _, part := range parts {
-		if len(part) >= tokenBytes {
-			pairs = append(pairs, part, config.Redacted)
-		}
+		pairs = append(pairs, part, config.Redacted)
 	}
 	return strings.NewReplacer(pairs...)
 }

@@ -419,6 +419,21 @@ func TestWebhookQuotesTheAnswer(t *testing.T) {
 	}
 }
 
+// TestWebhookHidesWhatAReceiverRepeats in the form in which it came.
+func TestWebhookHidesWhatAReceiverRepeats(t *testing.T) {
+	t.Parallel()
+	rec := receive(t, func(w http.ResponseWriter, r *http.Request, _ int) {
+		w.WriteHeader(http.StatusUnauthorized)
+		_, password, _ := r.BasicAuth()
+		fmt.Fprintf(w, "%s, wrong password %s, no %s", r.Header.Get("Authorization"), password, strings.ReplaceAll(r.RequestURI, "&", "&amp;"))
+	})
+	s := webhook(t, strings.Replace(rec.URL, "http://", "http://platform:p%2B1@", 1)+"/in?v=1&sig=abc%2FSECRET%3D&TOKENONLY")
+	err := post(t.Context(), s, delivery("a", 1))
+	if got, want := err.Error(), "webhook: status 401, want 2xx: Basic <redacted>, wrong password <redacted>, no /in?v=1&amp;sig=<redacted>&amp;<redacted>"; got != want {
+		t.Errorf("error %q, want %q", got, want)
+	}
+}
+
 // TestWebhookRetryIsTheSame: same body, same ID; timestamp and signature are
 // of the try, or a receiver that checks them would refuse a late one.
 func TestWebhookRetryIsTheSame(t *testing.T) {

@@ -16,6 +16,7 @@ const maxPEM = 1 << 20 // bytes of a file of certificates
 // WebhookTLS says whom the sink trusts, and who it is itself.
 type WebhookTLS struct {
 	CAFile config.Path `yaml:"ca_file"` // instead of the system's authorities
+	ca     string      // what it holds: other authorities are another configuration
 
 	// CertFile and KeyFile are the client certificate. They are read again for
 	// each connection, so that one that is renewed is used.
@@ -41,6 +42,7 @@ func (c *WebhookTLS) build() (*tls.Config, error) {
 		if err != nil {
 			return nil, &config.FieldError{Key: "ca_file", Got: err.Error(), Want: want}
 		}
+		c.ca = string(text)
 		t.RootCAs = x509.NewCertPool()
 		if !t.RootCAs.AppendCertsFromPEM(text) {
 			return nil, &config.FieldError{Key: "ca_file", Got: string(c.CAFile) + ": no certificate", Want: want}

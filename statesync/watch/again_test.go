@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kwatch "k8s.io/apimachinery/pkg/watch"
 )
 
@@ -391,5 +392,38 @@ func TestASetBackToAVersionAfterTheResumePointIsNoticed(t *testing.T) {
 			t.Errorf("epoch %d, want 2: a was seen at version 5, and the cluster is at 3", x.log.epoch)
 		}
 		wantTold(t, x.log, "u2", "u2 1 >Queued", "u2 2 Queued>Deleted ClusterRestored late", "u2 gone")
+	})
+}
+
+// TestASuspensionThatNobodySawIsKnownByTheNextRun: it came and went while the
+// history was gone. That the Job has another start says so.
+func TestASuspensionThatNobodySawIsKnownByTheNextRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		x := onto(t, newRecord(), c, withJobs)
+		passing(2 * time.Second)
+		j, p := job("j", "J", 0), pod("p", "P", 0, "Running", ownedBy("j", "J"))
+		starts := func() {
+			now := metav1.Now().Rfc3339Copy()
+			j.Status.StartTime, j.Status.Active, p.CreationTimestamp = &now, 1, now
+		}
+		starts()
+		c.write(kwatch.Added, j)
+		c.write(kwatch.Added, p)
+		passing(5 * time.Second)
+		c.lose = func(happening) bool { return true }
+		c.write(kwatch.Deleted, p)
+		p = pod("q", "Q", 0, "Pending", ownedBy("j", "J"))
+		starts()
+		c.write(kwatch.Modified, j)
+		c.write(kwatch.Added, p)
+		passing(time.Second)
+		c.lose = nil
+		c.compact() // a list shows it
+		passing(5 * time.Second)
+		wantTold(t, x.log, "J", "J 1 >Queued", "J 2 Queued>Running", "J 3 Running>Queued reconstructed late")
+		c.write(kwatch.Modified, running(p))
+		passing(time.Second)
+		wantTold(t, x.log, "J", "J 1 >Queued", "J 2 Queued>Running", "J 3 Running>Queued reconstructed late", "J 4 Queued>Running")
 	})
 }

@@ -33,6 +33,7 @@ type cluster struct {
 	lose    func(happening) bool    // an event that no watch is told; nil: none
 	fail    func(call string) error // how a call ends: list, watch, audit, get NAME; nil: well
 	refused map[string]error        // how every call of a resource ends; nil: as fail says
+	late    map[string]int          // by resource, the version up to which watches are told; absent: all
 }
 
 // A happening is one write.
@@ -84,6 +85,32 @@ func (c *cluster) write(typ kwatch.EventType, obj runtime.Object) {
 	c.events = append(c.events, h)
 	for t := range c.watches {
 		t.tell(c, len(c.events))
+	}
+}
+
+// delay has watches of some resources told of what is written from now on only
+// when it is shown.
+func (c *cluster) delay(resources ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.late = map[string]int{}
+	for _, r := range resources {
+		c.late[r] = len(c.events)
+	}
+}
+
+// show tells the watches of a resource of its next event.
+func (c *cluster) show(resource string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for v := c.late[resource] + 1; v <= len(c.events); v++ {
+		if c.events[v-1].resource == resource {
+			c.late[resource] = v
+			for t := range c.watches {
+				t.tell(c, v)
+			}
+			return
+		}
 	}
 }
 
@@ -349,6 +376,9 @@ type tail struct {
 func (t *tail) tell(c *cluster, version int) {
 	h := c.events[version-1]
 	if h.resource != t.resource || c.lose != nil && c.lose(h) {
+		return
+	}
+	if most, late := c.late[t.resource]; late && version > most {
 		return
 	}
 	typ, obj := h.typ, t.form(h.object)

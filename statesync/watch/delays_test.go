@@ -11,6 +11,7 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	kwatch "k8s.io/apimachinery/pkg/watch"
@@ -21,10 +22,13 @@ import (
 // is not its concern.
 type play struct {
 	began time.Time
+	skew  time.Duration // that the cluster's clock is wrong by
 	job   *batchv1.Job
 	pods  map[string]*corev1.Pod
 	beats []beat
 	shown []string // to the agent, and when it was down
+	stays bool     // the agent is never down
+	from  int      // the time at which it is started: what was before is in its first lists
 }
 
 type beat struct {
@@ -35,7 +39,7 @@ type beat struct {
 
 // time is a time of the play, in whole seconds as Kubernetes writes it.
 func (p *play) time(at int) metav1.Time {
-	return metav1.NewTime(p.began.Add(time.Duration(at) * time.Millisecond)).Rfc3339Copy()
+	return metav1.NewTime(p.began.Add(p.skew + time.Duration(at)*time.Millisecond)).Rfc3339Copy()
 }
 
 func (p *play) beat(at int, typ kwatch.EventType, obj runtime.Object) {
@@ -49,8 +53,12 @@ func (p *play) jobIs(at int, edit func(*batchv1.Job)) {
 		typ, p.job = kwatch.Added, job("j", "J", 0)
 		p.job.CreationTimestamp = p.time(at)
 	}
+	before := p.job.DeepCopy()
 	if edit != nil {
 		edit(p.job)
+	}
+	if typ == kwatch.Added || !equality.Semantic.DeepEqual(before.Spec, p.job.Spec) {
+		p.job.Generation++
 	}
 	p.beat(at, typ, p.job)
 }
@@ -244,29 +252,194 @@ var plays = map[string]struct {
 		p.jobGoes(9_100)
 	}, "Queued>Running>Succeeded(SuccessPolicy)"},
 	"it is suspended and goes on": {func(p *play) {
+		p.twice()
+		p.podEnds("b", 15_000, 0)
+		p.counts(15_500, 0, 0, 0, 1)
+		p.condition(15_600, batchv1.JobComplete, "CompletionsReached", corev1.ConditionTrue)
+	}, "Queued>Running>Queued(Suspended)>Running>Succeeded(CompletionsReached)"},
+	"it is suspended, goes on and fails soon": {func(p *play) {
+		p.twice()
+		p.podEnds("b", 13_500, 1)
+		p.counts(13_600, 0, 0, 1, 0)
+		p.condition(13_700, batchv1.JobFailureTarget, "BackoffLimitExceeded", corev1.ConditionTrue)
+		p.condition(13_700, batchv1.JobFailed, "BackoffLimitExceeded", corev1.ConditionTrue)
+	}, "Queued>Running>Queued(Suspended)>Running>Failed(BackoffLimitExceeded)"},
+	"it is suspended twice": {func(p *play) {
+		p.twice()
+		p.jobIs(14_000, func(j *batchv1.Job) { yes := true; j.Spec.Suspend = &yes })
+		p.podIsToGo("b", 14_050)
+		p.isSuspended(14_100)
+		p.podEnds("b", 14_900, 143)
+		p.podGoes("b", 15_000)
+	}, "Queued>Running>Queued(Suspended)>Running>Queued(Suspended)"},
+	"it is made suspended, goes on at once and succeeds": {func(p *play) {
+		p.madeSuspended(50)
+		p.podEnds("a", 300, 0)
+		p.counts(310, 0, 0, 0, 1)
+		p.condition(320, batchv1.JobComplete, "CompletionsReached", corev1.ConditionTrue)
+	}, "Queued>Running>Succeeded(CompletionsReached)"},
+	"it is made suspended, goes on later and fails": {func(p *play) {
+		p.madeSuspended(2_000)
+		p.podEnds("a", 2_300, 1)
+		p.counts(2_310, 0, 0, 1, 0)
+		p.condition(2_320, batchv1.JobFailed, "BackoffLimitExceeded", corev1.ConditionTrue)
+	}, "Queued>Running>Failed(BackoffLimitExceeded)"},
+	"it is made suspended, goes on at once and fails, and its pod is gone": {func(p *play) {
+		p.stays = true
+		p.madeSuspended(50)
+		p.podEnds("a", 300, 1)
+		p.podGoes("a", 305)
+		p.counts(310, 0, 0, 1, 0)
+		p.condition(320, batchv1.JobFailed, "BackoffLimitExceeded", corev1.ConditionTrue)
+	}, "Queued>Running>Failed(BackoffLimitExceeded)"},
+	"it goes on within the second, and is deleted before a pod runs": {func(p *play) {
+		p.stays = true // which pods are of the run before, only memory says
+		p.jobIs(0, nil)
+		p.starts(10)
+		p.podIs("a", 20, nil)
+		p.podIs("b", 25, nil)
+		p.podRuns("a", 100)
+		p.podRuns("b", 105)
+		p.counts(110, 2, 2, 0, 0)
+		p.jobIs(300, func(j *batchv1.Job) { yes := true; j.Spec.Suspend = &yes })
+		p.podIsToGo("b", 310) // before the one that has set it running
+		p.podIsToGo("a", 315)
+		p.isSuspended(320)
+		p.podEnds("a", 400, 143)
+		p.podEnds("b", 400, 143)
+		p.jobIs(500, func(j *batchv1.Job) { no := false; j.Spec.Suspend = &no })
+		p.podIs("c", 520, nil)
+		p.condition(530, batchv1.JobSuspended, "JobResumed", corev1.ConditionFalse)
+		p.starts(540)
+		p.jobGoes(700)
+		p.podIsToGo("c", 710)
+		p.podGoes("c", 720)
+	}, "Queued>Running>Queued(Suspended)>Cancelled(Deleted)"},
+	"it goes on within the second, and fails": {func(p *play) {
+		p.stays = true // which pods are of the run before, only memory says
+		p.brief()
+		p.goesOn(500, "b")
+		p.podEnds("b", 700, 1)
+		p.counts(710, 0, 0, 1, 0)
+		p.condition(720, batchv1.JobFailed, "BackoffLimitExceeded", corev1.ConditionTrue)
+	}, "Queued>Running>Queued(Suspended)>Running>Failed(BackoffLimitExceeded)"},
+	"it goes on within the second and fails, and all is gone": {func(p *play) {
+		p.stays = true
+		p.brief()
+		p.goesOn(500, "b")
+		p.podEnds("b", 700, 1)
+		p.counts(710, 0, 0, 1, 0)
+		p.condition(720, batchv1.JobFailed, "BackoffLimitExceeded", corev1.ConditionTrue)
+		p.podIsToGo("b", 800)
+		p.podGoes("b", 810)
+		p.jobGoes(820)
+	}, "Queued>Running>Queued(Suspended)>Running>Failed(BackoffLimitExceeded)"},
+	"the clock is put back an hour while it is suspended, and it goes on and is deleted": {func(p *play) {
+		p.stays = true
+		p.stops()
+		p.skew = -time.Hour
+		p.goesOn(12_000, "b")
+		p.podIsToGo("b", 15_000)
+		p.jobGoes(15_100)
+		p.podEnds("b", 15_900, 143)
+		p.podGoes("b", 16_000)
+	}, "Queued>Running>Queued(Suspended)>Running>Cancelled(Deleted)"},
+	"the clock is put back an hour while it runs, and it is suspended, goes on and is deleted before a pod runs": {func(p *play) {
+		p.stays = true
 		p.jobIs(0, nil)
 		p.starts(100)
 		p.podIs("a", 200, nil)
 		p.podRuns("a", 900)
 		p.counts(1_500, 1, 1, 0, 0)
+		p.skew = -time.Hour
 		p.jobIs(4_000, func(j *batchv1.Job) { yes := true; j.Spec.Suspend = &yes })
 		p.podIsToGo("a", 4_050)
-		p.jobIs(4_100, func(j *batchv1.Job) {
-			ready := int32(0)
-			j.Status.Active, j.Status.Ready, j.Status.StartTime = 0, &ready, nil
-		})
-		p.condition(4_100, batchv1.JobSuspended, "JobSuspended", corev1.ConditionTrue)
+		p.isSuspended(4_100)
 		p.podEnds("a", 4_900, 143)
 		p.podGoes("a", 5_000)
-		p.jobIs(12_000, func(j *batchv1.Job) { no := false; j.Spec.Suspend = &no })
-		p.condition(12_100, batchv1.JobSuspended, "JobResumed", corev1.ConditionFalse)
-		p.starts(12_150)
-		p.podIs("b", 12_200, nil)
-		p.podRuns("b", 13_000)
-		p.podEnds("b", 15_000, 0)
-		p.counts(15_500, 0, 0, 0, 1)
-		p.condition(15_600, batchv1.JobComplete, "CompletionsReached", corev1.ConditionTrue)
-	}, "Queued>Running>Queued(Suspended)>Running>Succeeded(CompletionsReached)"},
+		p.goesOnInVain(12_000)
+	}, "Queued>Running>Queued(Suspended)>Cancelled(Deleted)"},
+	"it runs when the agent starts, the clock is put back while it is suspended, and it goes on and is deleted before a pod runs": {func(p *play) {
+		p.stays = true
+		p.from = 2_000
+		p.stops()
+		p.skew = -time.Hour
+		p.goesOnInVain(12_000)
+	}, "Queued>Running>Queued(Suspended)>Cancelled(Deleted)"},
+}
+
+// goesOnInVain resumes the Job, and deletes it before its new pod runs.
+func (p *play) goesOnInVain(at int) {
+	p.jobIs(at, func(j *batchv1.Job) { no := false; j.Spec.Suspend = &no })
+	p.condition(at+20, batchv1.JobSuspended, "JobResumed", corev1.ConditionFalse)
+	p.podIs("b", at+30, nil)
+	p.starts(at + 40)
+	p.jobGoes(at + 13_000)
+	p.podIsToGo("b", at+13_100)
+	p.podGoes("b", at+13_200)
+}
+
+// brief runs the Job and suspends it, within a second.
+func (p *play) brief() {
+	p.jobIs(0, nil)
+	p.starts(10)
+	p.podIs("a", 20, nil)
+	p.podRuns("a", 100)
+	p.counts(110, 1, 1, 0, 0)
+	p.jobIs(300, func(j *batchv1.Job) { yes := true; j.Spec.Suspend = &yes })
+	p.podIsToGo("a", 310)
+	p.isSuspended(320)
+	p.podEnds("a", 400, 143)
+	p.podGoes("a", 410)
+}
+
+// stops runs the Job, and suspends it.
+func (p *play) stops() {
+	p.jobIs(0, nil)
+	p.starts(100)
+	p.podIs("a", 200, nil)
+	p.podRuns("a", 900)
+	p.counts(1_500, 1, 1, 0, 0)
+	p.jobIs(4_000, func(j *batchv1.Job) { yes := true; j.Spec.Suspend = &yes })
+	p.podIsToGo("a", 4_050)
+	p.isSuspended(4_100)
+	p.podEnds("a", 4_900, 143)
+	p.podGoes("a", 5_000)
+}
+
+// madeSuspended makes the Job suspended, and runs it some milliseconds after.
+func (p *play) madeSuspended(after int) {
+	p.jobIs(0, func(j *batchv1.Job) { yes := true; j.Spec.Suspend = &yes })
+	p.isSuspended(10)
+	p.goesOn(after, "a")
+}
+
+// goesOn resumes the Job, and runs it with a new pod.
+func (p *play) goesOn(at int, pod string) {
+	p.jobIs(at, func(j *batchv1.Job) { no := false; j.Spec.Suspend = &no })
+	p.condition(at+20, batchv1.JobSuspended, "JobResumed", corev1.ConditionFalse)
+	p.podIs(pod, at+30, nil)
+	p.starts(at + 40)
+	p.podRuns(pod, at+100)
+}
+
+// twice runs the Job, suspends it, and runs it again.
+func (p *play) twice() {
+	p.stops()
+	p.jobIs(12_000, func(j *batchv1.Job) { no := false; j.Spec.Suspend = &no })
+	p.condition(12_100, batchv1.JobSuspended, "JobResumed", corev1.ConditionFalse)
+	p.starts(12_150)
+	p.podIs("b", 12_200, nil)
+	p.podRuns("b", 13_000)
+}
+
+// isSuspended is what the controller writes when it has let the pods go.
+func (p *play) isSuspended(at int) {
+	p.jobIs(at, func(j *batchv1.Job) {
+		ready := int32(0)
+		j.Status.Active, j.Status.Ready, j.Status.StartTime = 0, &ready, nil
+	})
+	p.condition(at, batchv1.JobSuspended, "JobSuspended", corev1.ConditionTrue)
 }
 
 // lags makes each stream's events come late, by 0 to 5 s, in their order.
@@ -311,12 +484,24 @@ func (p *play) perform(t *testing.T, r *rand.Rand) string {
 	n := &nemesis{t: t, rand: r, c: newCluster(), log: newRecord(), most: 1000}
 	n.c.write(kwatch.Added, pod("other", "u0", 0, "Pending"))
 	n.c.write(kwatch.Added, job("other", "J0", 0))
+	later := p.beats
+	for len(later) > 0 && later[0].at < time.Duration(p.from)*time.Millisecond {
+		n.c.write(later[0].typ, later[0].object)
+		later = later[1:]
+	}
 	n.start()
 	passing(2 * time.Second) // the first lists are read, and durable
 	downs, down := r.IntN(3), false
-	for _, b := range lags(r, p.beats) {
-		passing(time.Until(p.began.Add(b.at)))
+	if p.stays {
+		downs = 0
+	}
+	n.c.delay("pods", "jobs")
+	for _, b := range later {
 		n.c.write(b.typ, b.object)
+	}
+	for _, b := range lags(r, later) {
+		passing(time.Until(p.began.Add(b.at)))
+		n.c.show(resourceOf(b.object))
 		p.shows(b)
 		switch {
 		case down && r.IntN(3) == 0:
@@ -338,7 +523,7 @@ func (p *play) perform(t *testing.T, r *rand.Rand) string {
 	for _, e := range n.log.durable() {
 		for _, c := range e.Changes {
 			step := string(c.To)
-			if c.Reason != "" {
+			if c.Reason != "" && c.From != "" { // with which reason it is first seen depends on when
 				step += "(" + c.Reason + ")"
 			}
 			if c.Workload.UID == "J" {

@@ -22,6 +22,7 @@ import (
 	kwatch "k8s.io/apimachinery/pkg/watch"
 
 	"github.com/outrider-agent/outrider/metrics"
+	"github.com/outrider-agent/outrider/metrics/metricstest"
 	"github.com/outrider-agent/outrider/statesync"
 	"github.com/outrider-agent/outrider/statesync/workload"
 )
@@ -56,7 +57,7 @@ type nemesis struct {
 }
 
 func (n *nemesis) start() {
-	n.reg = metrics.NewRegistry()
+	n.reg = metricstest.Registry(n.t)
 	o := Options{
 		Cluster: "c", Log: n.log, Registry: n.reg, Audit: n.audit,
 		Streams: []Stream{{Kind: workload.Kinds["Pod"], Source: n.c.source("pods")}, {Kind: workload.Kinds["Job"], Source: n.c.source("jobs")}},

@@ -25,6 +25,7 @@ import (
 	kwatch "k8s.io/apimachinery/pkg/watch"
 
 	"github.com/outrider-agent/outrider/metrics"
+	"github.com/outrider-agent/outrider/metrics/metricstest"
 	"github.com/outrider-agent/outrider/statesync"
 	"github.com/outrider-agent/outrider/statesync/workload"
 )
@@ -567,7 +568,7 @@ func start(t *testing.T, edit func(*Options), listed ...runtime.Object) *world {
 	x := &world{
 		pods: &source{empty: &corev1.Pod{}, objects: listed, version: "100"},
 		jobs: &source{empty: &batchv1.Job{}, version: "100"},
-		log:  newRecord(), reg: metrics.NewRegistry(),
+		log:  newRecord(), reg: metricstest.Registry(t),
 	}
 	o := Options{
 		Cluster: "c", Log: x.log, Registry: x.reg,

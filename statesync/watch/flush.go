@@ -233,8 +233,8 @@ func (s *stream) settle(d *delta) {
 }
 
 // closeGraves forgets lives that are over, once no event can come for them:
-// their removal is behind the stream's durable resume point, and no audit has
-// asked since before it.
+// their removal is behind the stream's durable resume point, the other streams
+// have come as far, and no audit has asked since before it.
 func (s *stream) closeGraves() {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
@@ -242,13 +242,14 @@ func (s *stream) closeGraves() {
 		return // a list may yet tell of them
 	}
 	now := s.w.opts.Now()
-	s.forgetHops(now)
+	shown := s.w.shownByAll(now)
+	s.forgetHops(now, shown)
 	for i := 0; i < len(s.graves) && s.graves[i].at.IsZero(); i++ { // those from the log are the first
 		s.graves[i].at = now
 	}
 	for len(s.graves) > 0 {
 		g := s.graves[0]
-		if now.Sub(g.at) < graveTime || s.saved < g.removed {
+		if s.saved < g.removed || !isOver(now.Sub(g.at), g.removed, shown) {
 			return
 		}
 		if l := s.w.lives[g.uid]; l != nil && l.Gone {

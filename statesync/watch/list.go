@@ -36,7 +36,7 @@ func (s *stream) Replace(items []any, version string) error {
 	if s.isOurOwn(len(items), v) {
 		return nil
 	}
-	if s.isSetBack(v) {
+	if s.isSetBack(v, 0) {
 		return errSetBack
 	}
 	listed := make([]*workload.Object, 0, len(items))

@@ -167,13 +167,16 @@ func TestAMoveWithoutAChangeIsNotReadAgainInANewEpoch(t *testing.T) {
 }
 
 // TestAPodThatIsGoneIsNotKeptThoughItsRemovalOvertookIt: too much waits, so
-// that the removal does not, and what came before goes on waiting.
+// that the removal does not, and what came before goes on waiting. The stream of
+// Jobs is the one that is held, for an end that waits for its pod.
 func TestAPodThatIsGoneIsNotKeptThoughItsRemovalOvertookIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster()
-		edit := all(withJobs, func(o *Options) { o.MaxPending = 4 })
+		edit := all(withJobs, func(o *Options) { o.MaxPending = 6 })
 		x := onto(t, newRecord(), c, edit)
 		passing(15 * time.Second)
+		c.write(kwatch.Added, job("f", "F", 0, failed))
+		synctest.Wait()
 		p := pod("p", "P", 0, "Running", ownedBy("j", "J")) // whose Job never comes
 		for _, p := range []*corev1.Pod{p, pod("q", "Q", 0, "Running", ownedBy("k", "K"))} {
 			c.write(kwatch.Added, p)

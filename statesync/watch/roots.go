@@ -33,6 +33,7 @@ type hop struct {
 	at     time.Time      // when that was found out
 	absent bool           // the API server did not have it
 	kept   bool           // by the log too, as what is gone
+	gone   uint64         // the version at which it was gone; 0: it was not seen to go
 }
 
 // rootKinds lists the kinds that may be roots of a kind's objects, whatever
@@ -393,7 +394,7 @@ func (w *Watcher) route(d *delta) bool {
 
 // isGone notes that a controller is gone: what it controlled goes after it, and
 // may be read later, after a crash too.
-func (s *stream) isGone(h *held) {
+func (s *stream) isGone(h *held, version uint64) {
 	if len(s.w.roots[s.Kind.Name]) == 0 || s.Kind.Name == "Pod" {
 		return
 	}
@@ -401,20 +402,26 @@ func (s *stream) isGone(h *held) {
 	if h.own && !s.FoldOnly {
 		owner = workload.Owner{}
 	}
-	s.hops[h.UID] = hop{owner: owner, at: s.w.opts.Now(), kept: owner.UID != ""}
+	s.hops[h.UID] = hop{owner: owner, at: s.w.opts.Now(), kept: owner.UID != "", gone: version}
+}
+
+// isOver reports whether nothing can come any more of what has been gone for
+// some time, as of a version, when all streams have shown another.
+func isOver(age time.Duration, gone, shown uint64) bool {
+	return age >= longest || age >= graveTime && shown >= gone
 }
 
 // forgetHops forgets controllers that are gone for long, once nothing that they
-// controlled comes any more: while a stream of pods is cut off, they stay, as
-// many as may be pending.
-func (s *stream) forgetHops(now time.Time) {
+// controlled comes any more, by how far all streams have come: while a stream of
+// pods is cut off, they stay, as many as may be pending.
+func (s *stream) forgetHops(now time.Time, shown uint64) {
 	if len(s.hops) < s.w.opts.MaxPending && slices.ContainsFunc(s.w.streams, func(pods *stream) bool {
 		return pods.Kind.Name == "Pod" && !pods.isOpen()
 	}) {
 		return
 	}
 	for uid, h := range s.hops {
-		if now.Sub(h.at) < graveTime {
+		if !isOver(now.Sub(h.at), h.gone, shown) {
 			continue
 		}
 		if delete(s.hops, uid); h.kept {

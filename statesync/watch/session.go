@@ -261,7 +261,7 @@ func (s *stream) forgetAll() {
 	s.objects, s.dirty, s.unread = map[string]*held{}, map[string]kept{}, nil
 	s.hops, s.left, s.complete, s.failing = map[string]hop{}, map[string]uint64{}, make(chan struct{}), 0
 	s.version, s.highest, s.saved, s.floor, s.listed, s.resume, s.resuming = 0, 0, 0, 0, 0, 0, 0
-	s.synced, s.taking, s.waits, s.listing, s.own = false, false, false, false, 0
+	s.synced, s.taking, s.waits, s.listing, s.apart, s.own = false, false, false, false, false, 0
 	s.gap, s.graves = gaps{last: s.gap.last}, nil
 	s.seen, s.reached = time.Time{}, time.Time{}
 }
@@ -349,10 +349,10 @@ func (s *stream) loadObjects(ctx context.Context) error {
 			return nil
 		}
 		if o.Kind = s.Kind.Name; o.Gone {
-			s.hops[o.UID] = hop{owner: o.Controller, at: s.w.opts.Now(), kept: true}
+			s.hops[o.UID] = hop{owner: o.Controller, at: s.w.opts.Now(), kept: true, gone: o.ResourceVersion}
 			return nil
 		}
-		h := &held{Object: o, settled: o.ResourceVersion}
+		h := &held{Object: o, settled: o.ResourceVersion, first: sighting{version: o.ResourceVersion}}
 		if h.own = s.w.lives[o.UID] != nil; o.Root.UID == "" { // an unread one was kept before it was looked for, another before its kind was tracked
 			h.teller = s.findRoot(o, nil)
 		}

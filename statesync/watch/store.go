@@ -18,7 +18,16 @@ type held struct {
 	*workload.Object
 	teller
 	settled uint64 // resourceVersion of the last delta that is durable with all that it caused
-	failing bool   // its kind's rules failed on it
+	first   sighting
+	failing bool // its kind's rules failed on it
+}
+
+// A sighting says by which resourceVersion an object was there: that with which
+// it was seen first. The live watch sees it as it is made. The zero sighting says
+// nothing.
+type sighting struct {
+	version uint64
+	live    bool
 }
 
 // A delta is one thing that happened to one object.
@@ -27,14 +36,17 @@ type delta struct {
 	stream   *stream
 	object   *workload.Object // as it was last seen
 	removed  bool
-	late     bool   // not seen by the live watch as it happened
-	listed   bool   // found by a list or an audit
-	anew     bool   // found by the first list under other rules, which may see another state in the same object
-	setBack  bool   // found by the first list after the cluster was set back
-	unread   uint64 // of the first list that it is from, kept by the log, which may have what it causes; 0: it is new
-	recall   bool   // the log may remember its life, and nobody else
-	stale    bool   // the indexer has something newer under the name
-	waiting  bool   // for what another stream may tell
+	late     bool     // not seen by the live watch as it happened
+	listed   bool     // found by a list or an audit
+	anew     bool     // found by the first list under other rules, which may see another state in the same object
+	setBack  bool     // found by the first list after the cluster was set back
+	unread   uint64   // of the first list that it is from, kept by the log, which may have what it causes; 0: it is new
+	recall   bool     // the log may remember its life, and nobody else
+	stale    bool     // the indexer has something newer under the name
+	waiting  bool     // for what another stream may tell
+	first    sighting // of its object, as the indexer had it
+	behind   bool     // put back because of one that waits
+	ahead    bool     // counted as what others have to come as far as
 	observed time.Time
 	place    *list.Element // in the stream's inflight list
 }
@@ -131,10 +143,13 @@ func (s *stream) upsert(o *workload.Object, failure error, late bool, now time.T
 		old = nil
 	}
 	h := &held{Object: o, teller: s.findRoot(o, old), failing: failing}
-	if old != nil && !s.restoring {
-		h.settled = old.settled
+	switch {
+	case old != nil && !s.restoring:
+		h.settled, h.first = old.settled, old.first
+	case old == nil && !s.restoring:
+		h.first = sighting{version: o.ResourceVersion, live: !late}
 	}
-	d := &delta{stream: s, object: o, teller: h.teller, late: late, anew: late && s.rereads(), recall: s.recalls(), observed: now}
+	d := &delta{stream: s, object: o, first: h.first, teller: h.teller, late: late, anew: late && s.rereads(), recall: s.recalls(), observed: now}
 	if _, wanted := s.key(d); wanted {
 		s.index(h)
 	} else if old != nil || s.taking { // the log keeps all of a first list
@@ -202,8 +217,9 @@ func (s *stream) removeAs(d *delta) {
 	d.stream, d.removed, d.recall = s, true, s.recalls()
 	d.teller = s.findRoot(d.object, old)
 	if old != nil {
+		d.first = old.first
 		s.unindex(old.Object)
-		s.isGone(old)
+		s.isGone(old, d.object.ResourceVersion)
 		if _, wanted := s.key(d); !wanted {
 			s.drop(d.object)
 		}
@@ -249,7 +265,8 @@ func (s *stream) enqueue(d *delta) {
 	s.w.pending[key] = append(s.w.pending[key], d)
 	s.w.queue.Add(key)
 	_ = failpoint.Here("watch/pending")
-	if s.w.total++; s.w.total < s.w.opts.MaxPending {
+	s.holdBack()
+	if s.w.total++; s.w.counted(s.w.total) < s.w.opts.MaxPending {
 		return
 	}
 	if s.w.gate.close() {
@@ -268,6 +285,7 @@ func (w *Watcher) done(d *delta) {
 	if d.listed {
 		d.stream.listed--
 	}
+	d.stream.letGo()
 	d.stream.settle(d)
 	d.stream.pipe.Out(1)
 	w.less()
@@ -276,12 +294,22 @@ func (w *Watcher) done(d *delta) {
 // less counts down what is not durable, and wakes who waits for that. The lock
 // must be held.
 func (w *Watcher) less() {
-	if w.total--; w.total <= w.opts.MaxPending/2 {
-		w.gate.open()
-	}
+	w.total--
+	w.openIfRoom()
 	if w.total == 0 && w.idle != nil {
 		close(w.idle)
 		w.idle = nil
+	}
+}
+
+// counted says how many of n deltas count for the gate: not those behind what
+// waits, which may wait for what is yet to come through. There is a bound to
+// that too, a little above the half that may be left when the gate closes.
+func (w *Watcher) counted(n int) int { return n - min(w.behind, w.opts.MaxPending*5/8) }
+
+func (w *Watcher) openIfRoom() {
+	if w.counted(w.total) <= w.opts.MaxPending/2 {
+		w.gate.open()
 	}
 }
 

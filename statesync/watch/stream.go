@@ -63,6 +63,10 @@ type stream struct {
 	failures  int64            // calls that failed
 	waits     bool             // at the gate
 	listing   bool             // a list is being streamed: it is not pending, and not paused
+	step      gate             // closed while the stream is ahead of what others have to say
+	ahead     int              // deltas that wait for that
+	leads     bool             // it was held, and deltas wait still
+	apart     bool             // its versions are lower than those of others, and not to be compared with them
 	current   *tap             // the open watch; nil: none
 	paused    bool             // the last watch was ended by ourselves
 	began     time.Time        // when the last watch was opened
@@ -208,6 +212,7 @@ func waits(o metav1.ListOptions, err error) bool {
 // other events the versions that we have seen.
 func (s *stream) open(ctx context.Context, o metav1.ListOptions) (kwatch.Interface, error) {
 	if o.SendInitialEvents == nil {
+		before := s.seenElsewhere()
 		one, err := s.Source.List(ctx, metav1.ListOptions{Limit: 1})
 		if err != nil {
 			return nil, err
@@ -218,18 +223,32 @@ func (s *stream) open(ctx context.Context, o metav1.ListOptions) (kwatch.Interfa
 		}
 		if head, err := parseVersion(l.GetResourceVersion()); err != nil {
 			return nil, fmt.Errorf("list of one: %w", err)
-		} else if s.isSetBack(head) {
+		} else if s.isSetBack(head, before) {
 			return nil, fmt.Errorf("%w: it is at version %d, and this stream has seen %s", errSetBack, head, o.ResourceVersion)
 		}
 	}
 	return s.Source.Watch(ctx, o)
 }
 
-// isSetBack reports whether the cluster is at an earlier version than the
-// stream has seen, and if so ends the session.
-func (s *stream) isSetBack(head uint64) bool {
+// seenElsewhere returns the highest version that another stream has seen.
+func (s *stream) seenElsewhere() (version uint64) {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
+	for _, other := range s.w.streams {
+		if other != s {
+			version = max(version, other.highest)
+		}
+	}
+	return version
+}
+
+// isSetBack reports whether the cluster is at an earlier version than the
+// stream has seen, and if so ends the session. At an earlier one than another
+// stream had seen before, the collection is in another etcd.
+func (s *stream) isSetBack(head, elsewhere uint64) bool {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	s.apart = s.apart || head < elsewhere
 	if head >= s.highest {
 		return false
 	}
@@ -289,11 +308,14 @@ func (s *stream) heard() {
 // isOpen reports whether events may come. The lock must be held.
 func (s *stream) isOpen() bool { return s.synced && s.current != nil && s.current.isOpen() }
 
-// pass waits at the gate.
+// pass waits at the gates.
 func (s *stream) pass(ctx context.Context) error {
-	held := s.opened(nil, false)
-	if err := s.w.gate.wait(ctx); err != nil {
-		return err
+	held := false
+	for s.opened(nil, false) {
+		held = true
+		if err := errors.Join(s.step.wait(ctx), s.w.gate.wait(ctx)); err != nil {
+			return err
+		}
 	}
 	if held {
 		s.w.mu.Lock()
@@ -350,7 +372,7 @@ func (s *stream) opened(t *tap, listing bool) (held bool) {
 	if t != nil {
 		s.began, s.paused = s.w.opts.Now(), s.resuming > 0
 	}
-	s.waits = t == nil && !listing && s.w.gate.closed()
+	s.waits = t == nil && !listing && (s.w.gate.closed() || s.step.closed())
 	return s.waits
 }
 

@@ -111,11 +111,13 @@ func (t *tap) pass(ctx context.Context, e kwatch.Event) bool {
 		t.send(ctx, kwatch.Event{Type: kwatch.Error, Object: &gone})
 		return false
 	}
+	// Who is sent the object trims it: it is not to be read afterwards.
+	version, listed := o.GetResourceVersion(), e.Type == kwatch.Bookmark && o.GetAnnotations()[metav1.InitialEventsAnnotationKey] == "true"
 	if !t.send(ctx, e) {
 		return false
 	}
-	t.heard, t.version = true, o.GetResourceVersion()
-	if e.Type == kwatch.Bookmark && o.GetAnnotations()[metav1.InitialEventsAnnotationKey] == "true" {
+	t.heard, t.version = true, version
+	if listed {
 		t.listing, t.heard = false, false // the reflector counts anew from here
 	}
 	return true

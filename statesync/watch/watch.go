@@ -126,6 +126,8 @@ type Watcher struct {
 	within  map[string]map[string]*workload.Object // what is controlled, by the UID of its controller and of its root, and its own
 	wakes   map[statesync.Key]time.Time            // when a key with deltas that wait is looked at again
 	waiting int                                    // deltas that wait for what another stream may tell
+	behind  int                                    // deltas put back because of one that waits
+	ahead   [2]int                                 // deltas of streams that are ahead, by [stream.side]
 	hurry   bool                                   // nothing waits any more: the session ends
 	total   int                                    // deltas of all streams that are not durable
 	idle    chan struct{}                          // closed when total is 0; nil: nobody waits
@@ -136,11 +138,16 @@ type Watcher struct {
 // are written with the watcher's lock held.
 type life struct {
 	statesync.Row
-	counted    int              // pods that its object has counted, at most
-	lost       int              // pods of it that are gone
+	counted    int              // pods that its object has counted, at most; since it was resumed, if it was
+	passed     int              // pods that it had counted before, and counts still
+	lost       int              // pods of it that are gone; since it was resumed, likewise
 	lostFailed int              // of those, pods that had failed
 	account    *workload.Object // the one of those that says most of a failure; nil: none
+	ran        *workload.Object // the last created one of those that ran; nil: none
 	elsewhere  bool             // its pods are in another cluster
+	ranFirst   sighting         // its delta's first
+	stopped    uint64           // version at which it was seen suspended last; 0: not known
+	timeless   bool             // the cluster's clock was put back since: times do not say which pods are of which run
 }
 
 // A grave is a life whose object is gone: it stays for a while, so that an
@@ -210,7 +217,7 @@ func (w *Watcher) describe() []error {
 	audits := w.describeAudits()
 	series := func(name string, typ metrics.Type, unit, help string, value func(Standing) (float64, bool)) error {
 		return w.opts.Registry.Func(metrics.Desc{
-			Name: "outrider_stream_" + name, Datadog: "outrider.stream." + name, Type: typ,
+			Name: "outrider_stream_" + name, Datadog: "outrider.stream." + strings.TrimSuffix(name, "_total"), Type: typ,
 			Help: help, Unit: unit, Tags: []string{"stream"}, Budget: 500,
 		}, func(yield func(metrics.Point)) {
 			for _, s := range w.Streams() {
@@ -225,7 +232,7 @@ func (w *Watcher) describe() []error {
 			func(s Standing) (float64, bool) { return float64(s.Objects), true }),
 		series("seen_age_seconds", metrics.GaugeType, "seconds", "Since the stream's last event or bookmark; bookmarks come about once a minute.",
 			func(s Standing) (float64, bool) { return w.opts.Now().Sub(s.Seen).Seconds(), !s.Seen.IsZero() }),
-		series("held", metrics.GaugeType, "bool", "1 while the stream waits at the gate because too much is pending.",
+		series("held", metrics.GaugeType, "bool", "1 while the stream waits at a gate, because too much is pending or because it is ahead of others.",
 			func(s Standing) (float64, bool) {
 				if s.Held {
 					return 1, true

@@ -89,6 +89,9 @@ func (w *Watcher) pass(ctx context.Context, key statesync.Key, deltas []*delta) 
 // ctx ends or the log is closed.
 func (w *Watcher) handle(ctx context.Context, d *delta) error {
 	var entry statesync.Entry
+	if d.ahead || d.behind {
+		w.unpark(d)
+	}
 	if d.unresolved {
 		d.stale = true // the session ends, and the next one reads it again
 	} else if _, wanted := d.stream.key(d); wanted {
@@ -120,10 +123,10 @@ func (w *Watcher) reduce(ctx context.Context, d *delta) (statesync.Entry, error)
 		return statesync.Entry{}, err
 	}
 	o, kind := d.object, d.stream.Kind
-	l.counted, l.elsewhere = max(l.counted, o.Counted()), o.Elsewhere
+	l.counted, l.elsewhere = max(l.counted, o.Counted()-l.passed), o.Elsewhere
 	replayed := w.isReplayed(d, l)
 	if l.Epoch < w.epoch && d.late {
-		l.Suspension = time.Time{} // it may not have happened yet
+		l.Suspension, l.stopped = time.Time{}, 0 // it may not have happened yet
 	}
 	if l.State.Ended() {
 		return w.reduceEnded(d, l, replayed && d.before(l.ResourceVersion)), nil
@@ -139,6 +142,7 @@ func (w *Watcher) reduce(ctx context.Context, d *delta) (statesync.Entry, error)
 	}
 	before := l.Row
 	var changes []statesync.Change
+	anew := l.before().RunsAnew(status, o)
 	steps := workload.Steps(l.before(), status, o)
 	if len(steps) == 0 && w.opts.Reasons && status.State == l.State && kind.Retells(l.Reason, status, o) {
 		steps = []workload.Status{status}
@@ -154,8 +158,24 @@ func (w *Watcher) reduce(ctx context.Context, d *delta) (statesync.Entry, error)
 	}
 	if status.Suspended {
 		l.Suspension = status.Occurred
+		if o.Phase == workload.Unrun { // its pods are of the run to come, in the same second too
+			l.Suspension = o.Created.Add(-time.Second)
+		}
+		if !before.Suspended {
+			if l.stopped, l.timeless = o.ResourceVersion, false; !w.isOfOneEtcd() {
+				l.stopped = 0
+			}
+		}
+	}
+	if anew { // it was suspended before that, at a time that nobody knows
+		l.Suspension, l.stopped = o.Started.Add(-time.Second), 0
 	}
 	l.Suspended, l.Started = status.Suspended, o.Started
+	if anew || before.Suspended && !l.Suspended { // what it counts from now on is of this run
+		l.passed, l.lost = o.Counted()-int(o.Pods.Active), 0
+		l.counted = int(o.Pods.Active)
+	}
+	l.noteClockBack()
 	if pod, runs := w.runningPod(l); runs {
 		changes = append(changes, w.change(d, l, pod, 0))
 	}
@@ -286,15 +306,23 @@ func (w *Watcher) reducePod(d *delta) statesync.Entry {
 	if !kind.PodsRun {
 		return statesync.Entry{}
 	}
+	if l.State.Ended() {
+		return statesync.Entry{}
+	}
 	if d.removed {
-		l.lost++
+		if l.ofThisRun(d.object, d.first) {
+			l.lost++
+		}
 		if d.object.Phase == "Failed" {
 			l.lostFailed++
 		}
 		l.account = kind.Account(l.account, d.object)
+		if _, ran := workload.Ran(d.object); ran && (l.ran == nil || !l.ran.Created.After(l.Suspension) || !d.object.Created.Before(l.ran.Created)) {
+			l.ran, l.ranFirst = d.object, d.first
+		}
 		return statesync.Entry{}
 	}
-	step, moves := workload.PodRuns(l.before(), d.object)
+	step, moves := l.movedBy(d.object, d.first)
 	if !moves {
 		return statesync.Entry{}
 	}
@@ -313,19 +341,38 @@ func (w *Watcher) rootLife(d *delta) *life {
 	return l
 }
 
-// runningPod looks in the indexer for a pod that moves its root.
+// runningPod looks for a pod that moves its root: in the indexer, and the last
+// one that is gone.
 func (w *Watcher) runningPod(l *life) (workload.Status, bool) {
 	if !w.kinds[l.Kind].PodsRun || l.State != statesync.Queued || l.Suspended || l.elsewhere {
 		return workload.Status{}, false
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, pod := range w.podsOf(l.UID) {
-		if step, moves := workload.PodRuns(l.before(), pod); moves && (l.Namespace == "" || owns(l.Ref, pod)) { // one of the whole cluster may have been seen later
+	pods := w.podsOf(l.UID)
+	if l.ran != nil {
+		if _, sure := l.byVersion(l.ran, l.ranFirst); sure || l.ran.Created.After(l.Suspension) { // of the same second it may be of the run before
+			pods = append(pods, l.ran)
+		}
+	}
+	for _, pod := range pods {
+		if step, moves := l.movedBy(pod, w.firstOf(pod, l)); moves && (l.Namespace == "" || owns(l.Ref, pod)) { // one of the whole cluster may have been seen later
 			return step, true
 		}
 	}
 	return workload.Status{}, false
+}
+
+// movedBy reports whether a pod sets the workload running.
+func (l *life) movedBy(pod *workload.Object, first sighting) (workload.Status, bool) {
+	before := l.before()
+	if ofThis, sure := l.byVersion(pod, first); sure {
+		if !ofThis {
+			return workload.Status{}, false
+		}
+		before.Suspension = time.Time{} // it is of this run, whatever the times say
+	}
+	return workload.PodRuns(before, pod)
 }
 
 // owns reports whether the pod's root is the workload, not only by its UID:
@@ -355,7 +402,9 @@ func (w *Watcher) change(d *delta, l *life, step workload.Status, owner uint64) 
 	if c.Occurred.IsZero() {
 		c.Occurred = d.observed.Truncate(time.Second)
 	}
-	l.State, l.Reason = step.State, step.Reason
+	if l.State, l.Reason = step.State, step.Reason; l.State.Ended() {
+		l.account, l.ran = nil, nil // nobody asks any more
+	}
 	return c
 }
 

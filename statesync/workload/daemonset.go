@@ -2,6 +2,7 @@ package workload
 
 import (
 	"fmt"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -13,6 +14,12 @@ var daemonSetKind = Kind{
 	Object:  func() runtime.Object { return &appsv1.DaemonSet{} },
 	List:    func() runtime.Object { return &appsv1.DaemonSetList{} },
 	Reducer: reduceDaemonSet, Trimmer: trimDaemonSet, Assessor: assessApp,
+	Reads: slices.Concat(readsOfAll,
+		under("metadata", "generation"),
+		under("spec", "updateStrategy.type"),
+		under("status", "desiredNumberScheduled", "numberAvailable", "observedGeneration", "updatedNumberScheduled", "currentNumberScheduled"),
+		under("status.conditions", readsOfCondition...),
+	),
 }
 
 func trimDaemonSet(obj runtime.Object) {

@@ -2,6 +2,7 @@ package workload
 
 import (
 	"fmt"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -18,6 +19,12 @@ var deploymentKind = Kind{
 	Object:  func() runtime.Object { return &appsv1.Deployment{} },
 	List:    func() runtime.Object { return &appsv1.DeploymentList{} },
 	Reducer: reduceDeployment, Trimmer: trimDeployment, Assessor: assessApp,
+	Reads: slices.Concat(readsOfAll,
+		under("metadata", "generation"),
+		under("spec", "replicas", "paused", "strategy.rollingUpdate"),
+		under("status", "availableReplicas", "observedGeneration", "replicas", "updatedReplicas"),
+		under("status.conditions", readsOfCondition...), under("status.conditions", "lastUpdateTime"),
+	),
 }
 
 func trimDeployment(obj runtime.Object) {

@@ -2,6 +2,7 @@ package workload
 
 import (
 	"fmt"
+	"slices"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -29,6 +30,12 @@ var jobKind = Kind{
 	Object:  func() runtime.Object { return &batchv1.Job{} },
 	List:    func() runtime.Object { return &batchv1.JobList{} },
 	Reducer: reduceJob, Trimmer: trimJob, Assessor: assessJob,
+	Reads: slices.Concat(readsOfAll,
+		under("metadata", "generation"),
+		under("spec", "suspend", "managedBy"),
+		under("status", "startTime", "completionTime", "active", "succeeded", "failed", "ready", "terminating"),
+		under("status.conditions", readsOfCondition...),
+	),
 }
 
 func trimJob(obj runtime.Object) {
@@ -49,6 +56,9 @@ func reduceJob(obj runtime.Object) (*Object, error) {
 	}
 	o.Started, o.Completed = timeOf(j.Status.StartTime), timeOf(j.Status.CompletionTime)
 	o.Suspend = j.Spec.Suspend != nil && *j.Spec.Suspend
+	if unrun(j) {
+		o.Phase = Unrun
+	}
 	by := j.Spec.ManagedBy
 	o.Elsewhere = by != nil && *by != "" && *by != batchv1.JobControllerName
 	o.Pods = Pods{Active: j.Status.Active, Succeeded: j.Status.Succeeded, Failed: j.Status.Failed}
@@ -68,6 +78,21 @@ func reduceJob(obj runtime.Object) (*Object, error) {
 		}
 	}
 	return o, nil
+}
+
+// Unrun is the phase of a Job that was made suspended and is so still: no pod
+// was ever to run, and what pods it has are of the run to come.
+const Unrun = "Unrun"
+
+// unrun goes by the generation, which each change of a spec is another one of:
+// with the second such a Job may be resumed, and its status not yet say so.
+func unrun(j *batchv1.Job) bool {
+	if j.Spec.Suspend != nil && *j.Spec.Suspend {
+		return j.Generation == 1
+	}
+	return j.Generation == 2 && slices.ContainsFunc(j.Status.Conditions, func(c batchv1.JobCondition) bool {
+		return c.Type == batchv1.JobSuspended && c.Status == corev1.ConditionTrue
+	})
 }
 
 func assessJob(o *Object) Status {

@@ -128,6 +128,8 @@ func TestSteps(t *testing.T) {
 		want   []statesync.State
 		filled int // how many of them are reconstructed
 	}{
+		{"what has started anew was suspended unseen", Before{State: runs, Started: at(0)}, Status{State: queued}, hasReady, []statesync.State{queued}, 1},
+		{"what runs on is not queued", Before{State: runs, Started: at(1)}, Status{State: queued}, hasReady, nil, 0},
 		{"a new workload is queued", Before{}, Status{State: queued}, never, []statesync.State{queued}, 0},
 		{"a workload first seen running was queued", Before{}, Status{State: runs}, ran, []statesync.State{queued, runs}, 1},
 		{"a workload first seen at its end ran", Before{}, Status{State: succeeded}, ran, []statesync.State{queued, runs, succeeded}, 2},
@@ -218,5 +220,32 @@ func TestCounted(t *testing.T) {
 	o := &Object{Pods: Pods{Active: 1, Ready: 1, Terminating: 2, Succeeded: 4, Failed: 8}}
 	if got := o.Counted(); got != 15 {
 		t.Errorf("got %d, want 15", got)
+	}
+}
+
+// TestUnrun: which suspended Job no pod was ever to run for.
+func TestUnrun(t *testing.T) {
+	generation := func(n int64) func(*batchv1.Job) { return func(j *batchv1.Job) { j.Generation = n } }
+	is := jobCondition(batchv1.JobSuspended, corev1.ConditionTrue, "JobSuspended")
+	for name, tt := range map[string]struct {
+		job  *batchv1.Job
+		want bool
+	}{
+		"made suspended":                            {job(suspended, generation(1)), true},
+		"its controller has seen it":                {job(suspended, generation(1), is), true},
+		"resumed, its controller has not seen that": {job(generation(2), is), true},
+		"resumed":                               {job(generation(2), jobCondition(batchv1.JobSuspended, corev1.ConditionFalse, "JobResumed")), false},
+		"made to run, and suspended":            {job(suspended, generation(2), is), false},
+		"suspended again, and resumed":          {job(generation(3), is), false},
+		"never suspended":                       {job(generation(1)), false},
+		"of a server that counts no generation": {job(suspended, is), false},
+	} {
+		o, err := jobKind.Reduce(tt.job)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := o.Phase == Unrun; got != tt.want {
+			t.Errorf("%s: got %v, want %v", name, got, tt.want)
+		}
 	}
 }

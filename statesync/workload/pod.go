@@ -30,6 +30,11 @@ var podKind = Kind{
 	Object:  func() runtime.Object { return &corev1.Pod{} },
 	List:    func() runtime.Object { return &corev1.PodList{} },
 	Reducer: reducePod, Trimmer: trimPod, Assessor: assessPod,
+	Reads: slices.Concat(readsOfAll,
+		under("status", "phase", "reason", "message", "startTime"),
+		under("status.conditions", readsOfCondition...),
+		readsOfContainer("status.initContainerStatuses"), readsOfContainer("status.containerStatuses"),
+	),
 }
 
 func trimPod(obj runtime.Object) {

@@ -2,6 +2,7 @@ package workload
 
 import (
 	"fmt"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -13,6 +14,12 @@ var replicaSetKind = Kind{
 	Object:  func() runtime.Object { return &appsv1.ReplicaSet{} },
 	List:    func() runtime.Object { return &appsv1.ReplicaSetList{} },
 	Reducer: reduceReplicaSet, Trimmer: trimReplicaSet, Assessor: assessApp,
+	Reads: slices.Concat(readsOfAll,
+		under("metadata", "generation"),
+		under("spec", "replicas"),
+		under("status", "availableReplicas", "observedGeneration"),
+		under("status.conditions", readsOfCondition...),
+	),
 }
 
 func trimReplicaSet(obj runtime.Object) {

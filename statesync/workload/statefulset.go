@@ -2,6 +2,7 @@ package workload
 
 import (
 	"fmt"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -13,6 +14,12 @@ var statefulSetKind = Kind{
 	Object:  func() runtime.Object { return &appsv1.StatefulSet{} },
 	List:    func() runtime.Object { return &appsv1.StatefulSetList{} },
 	Reducer: reduceStatefulSet, Trimmer: trimStatefulSet, Assessor: assessApp,
+	Reads: slices.Concat(readsOfAll,
+		under("metadata", "generation"),
+		under("spec", "replicas", "updateStrategy.type", "updateStrategy.rollingUpdate.partition"),
+		under("status", "availableReplicas", "observedGeneration", "currentRevision", "updateRevision", "currentReplicas"),
+		under("status.conditions", readsOfCondition...),
+	),
 }
 
 func trimStatefulSet(obj runtime.Object) {

@@ -25,8 +25,9 @@ type Before struct {
 //
 // The rules of the way back: nothing follows an end; what runs stays Running
 // until its object says that it does not: a Job's own Queued does not say so,
-// its condition Suspended does. A web app that is being deleted loses its
-// replicas, or lets go of them, and waits for none: it does not go back.
+// its condition Suspended does, and that it has started anew. A web app that is
+// being deleted loses its replicas, or lets go of them, and waits for none: it
+// does not go back.
 //
 // What is first seen Queued has been so since it was created, if its object
 // knows no better.
@@ -37,6 +38,8 @@ func Steps(before Before, now Status, o *Object) []Status {
 	switch {
 	case before.State.Ended() || now.State == "":
 		return nil
+	case before.RunsAnew(now, o):
+		return []Status{{State: statesync.Queued, Occurred: o.Started, Reconstructed: true}}
 	case before.State == statesync.Running && now.State == statesync.Queued && !now.Suspended && (!now.Back || !o.DeleteRequested.IsZero()):
 		return nil
 	case before.State == now.State:
@@ -52,6 +55,13 @@ func Steps(before Before, now Status, o *Object) []Status {
 		}
 	}
 	return append(steps, now)
+}
+
+// RunsAnew reports whether what ran is in another run, though nobody saw it
+// suspended: its start is another one.
+func (before Before) RunsAnew(now Status, o *Object) bool {
+	return before.State == statesync.Running && now.State == statesync.Queued && !now.Suspended &&
+		!before.Started.IsZero() && !o.Started.IsZero() && !o.Started.Equal(before.Started)
 }
 
 // Retells reports whether a workload that stands where it stood has another
@@ -81,22 +91,23 @@ func ran(o *Object, end Status) (time.Time, bool) {
 
 // PodRuns says where a pod moves the workload it folds into: to Running, from
 // Queued alone, unless it is suspended or has its pods elsewhere. A pod never
-// starts a workload and never ends one. One on its way out moves nothing.
+// starts a workload and never ends one.
 //
 // After a resume, the pods of the run before may still be around, running as
 // far as their own stream has come: one created before the suspension moves
-// nothing. (The start of the new run is no measure: the Job controller creates
-// pods before it writes startTime.) Neither does one that has ended and did
-// not start in this run.
+// nothing, nor does one that was asked to go by then. (The start of the new run
+// is no measure: the Job controller creates pods before it writes startTime.)
+// Neither does one that has ended, or is on its way out, and did not start in
+// this run.
 func PodRuns(owner Before, pod *Object) (Status, bool) {
-	if owner.State != statesync.Queued || owner.Suspended || owner.Elsewhere || !pod.DeleteRequested.IsZero() {
+	if owner.State != statesync.Queued || owner.Suspended || owner.Elsewhere {
 		return Status{}, false
 	}
-	if pod.Created.Before(owner.Suspension) {
+	if pod.Created.Before(owner.Suspension) || !pod.DeleteRequested.IsZero() && !pod.DeleteRequested.After(owner.Suspension) {
 		return Status{}, false
 	}
 	running := Status{State: statesync.Running, Occurred: firstStart(pod)}
-	if pod.Phase == string(corev1.PodRunning) {
+	if pod.Phase == string(corev1.PodRunning) && pod.DeleteRequested.IsZero() {
 		return running, true
 	}
 	t, ran := Ran(pod)

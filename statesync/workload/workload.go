@@ -35,7 +35,7 @@ type Object struct {
 	Started         time.Time         `json:"started,omitzero"`          // status.startTime
 	Completed       time.Time         `json:"completed,omitzero"`        // a Job's status.completionTime
 
-	Phase      string      `json:"phase,omitzero"`      // a Pod's
+	Phase      string      `json:"phase,omitzero"`      // a Pod's; of a Job only [Unrun]
 	Reason     string      `json:"reason,omitzero"`     // a Pod's status.reason
 	Message    string      `json:"message,omitzero"`    // a Pod's status.message
 	Suspend    bool        `json:"suspend,omitzero"`    // a Job's spec.suspend
@@ -148,6 +148,7 @@ type Kind struct {
 	Ends    bool   // it has ends of its own: a removal before them cancels it
 	Rules   string // what of the configuration its rules come from; objects reduced by other rules are listed again
 
+	Reads  []string              // paths of the fields that Reducer reads, as in status.phase; none: it may read any
 	Object func() runtime.Object // an empty one, of the type that Reducer takes
 	List   func() runtime.Object // an empty list of them
 

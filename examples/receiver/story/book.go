@@ -71,6 +71,17 @@ func New(forget time.Duration) *Book {
 	}
 }
 
+// Needs reports whether a record of events needs the event too, so that the
+// book can be read back from it. A replay was asked for: what the book has, the
+// record may have lost. A repeat may bring a number that the change did not
+// have before, and that marks count.
+func (b *Book) Needs(e Event) bool {
+	if !b.Has(e) || e.Replayed {
+		return true
+	}
+	return e.Mark == nil && !b.cluster(e.Source).numbers.has(e.Number)
+}
+
 // Has reports whether the event would be a repeat.
 func (b *Book) Has(e Event) bool {
 	if e.Mark != nil {

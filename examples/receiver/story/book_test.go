@@ -273,6 +273,67 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
+// TestABatchOfOtherThingsEndsAtTheFirst: it is not taken apart to the end.
+func TestABatchOfOtherThingsEndsAtTheFirst(t *testing.T) {
+	body := append(append([]byte("["), bytes.Repeat([]byte("1,"), 1<<20)...), "1]"...)
+	var err error
+	allocs := testing.AllocsPerRun(1, func() { _, _, err = DecodeBatch(body) })
+	if err == nil || allocs > 1000 {
+		t.Errorf("error %v after %v allocations, want one after few", err, allocs)
+	}
+	for _, text := range []string{"", "[", "[]]", "[] []", "{}", "1", "null", "[1", "[null]"} {
+		if _, _, err := DecodeBatch([]byte(text)); err == nil {
+			t.Errorf("%q was read as a batch", text)
+		}
+	}
+}
+
+// TestAReportsLinesAreItsOwn: what came from outside makes no line that looks
+// like one of them.
+func TestAReportsLinesAreItsOwn(t *testing.T) {
+	b := New(time.Hour)
+	b.Take(ev(5, 4, func(e *Event) { e.Subject = "x\x1b[2J\nwhole: nothing is missing" }), time.Time{})
+	var out strings.Builder
+	if err := b.Report(10).WriteText(&out); err != nil {
+		t.Fatal(err)
+	}
+	if text := out.String(); strings.Contains(text, "\nwhole: ") || strings.Contains(text, "\x1b") || !strings.Contains(text, `x\x1b[2J\nwhole`) {
+		t.Errorf("the report has a forged line:\n%s", text)
+	}
+}
+
+// TestAReportSaysSinceWhen: a receiver that began anew has no account of what
+// was before.
+func TestAReportSaysSinceWhen(t *testing.T) {
+	b := New(time.Hour)
+	b.Take(ev(1, 0), time.Time{})
+	b.Take(mark(100, 101, 1), time.Time{})
+	var out strings.Builder
+	if err := b.Report(10).WriteText(&out); err != nil {
+		t.Fatal(err)
+	}
+	if text := out.String(); !strings.HasPrefix(text, "whole since number 100: nothing is missing") {
+		t.Errorf("the report does not say since when it is whole:\n%s", text)
+	}
+}
+
+func TestDecodeRefusesLongWords(t *testing.T) {
+	long := strings.Repeat("x", maxWord+1)
+	for name, data := range map[string]string{
+		"a state":       `"from":"","to":"` + long + `"`,
+		"a state left":  `"from":"` + long + `","to":"Running"`,
+		"why it is out": `"from":"","to":"Running","skipped":[{"from":1,"to":1,"cause":"` + long + `"}]`,
+	} {
+		text := fmt.Sprintf(`{"specversion":"1.0","id":"i","source":"/s","type":%q,"data":{%s,"seq":2,"epoch":1}}`, statesync.EventType, data)
+		if _, err := Decode([]byte(text)); err == nil {
+			t.Errorf("%s of %d bytes was read", name, len(long))
+		}
+		if _, err := Decode([]byte(strings.ReplaceAll(text, long, long[1:]))); err != nil {
+			t.Errorf("%s of %d bytes: %v", name, maxWord, err)
+		}
+	}
+}
+
 // TestNumbersAreASet compares runs with a map, in any order.
 func TestNumbersAreASet(t *testing.T) {
 	rng := newSim(7).rng

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -13,7 +14,8 @@ import (
 
 const (
 	maxSeq  = 1 << 60 // of any seq or number: far from where adding to it goes wrong
-	maxText = 1024    // bytes of an ID, a source or a subject
+	maxText = 1024    // bytes of an ID, a source, a subject or a gap's stream
+	maxWord = 64      // bytes of a state, a cause or a reason
 )
 
 // An Event is what a receiver needs of one event to tell whether it has
@@ -89,7 +91,7 @@ func (e *Event) decodeData(data json.RawMessage) error {
 		if err = unmarshal(data, e.Gap); err == nil {
 			err = unmarshal(data, &e.Change)
 		}
-		if err == nil && (e.Gap.Stream == "" || e.Gap.FromNumber < 0 || e.Gap.ToNumber > maxSeq) {
+		if err == nil && (e.Gap.Stream == "" || len(e.Gap.Stream) > maxText || len(e.Gap.Reason) > maxWord || e.Gap.FromNumber < 0 || e.Gap.ToNumber > maxSeq) {
 			err = fmt.Errorf("gap of stream %.100q, numbers %d..%d", e.Gap.Stream, e.Gap.FromNumber, e.Gap.ToNumber)
 		}
 	case statesync.MarkEventType:
@@ -129,8 +131,11 @@ func (e *Event) check() error {
 	case e.Number < 0 || e.Number > maxSeq:
 		return fmt.Errorf("number %d, want 0 or more", e.Number)
 	}
+	if len(e.From) > maxWord || len(e.To) > maxWord {
+		return fmt.Errorf("from %.40q to %.40q, want words of %d bytes at most", e.From, e.To, maxWord)
+	}
 	for _, s := range e.Skipped {
-		if s.From < 1 || s.To < s.From || s.To > maxSeq || s.Cause == "" {
+		if s.From < 1 || s.To < s.From || s.To > maxSeq || s.Cause == "" || len(s.Cause) > maxWord {
 			return fmt.Errorf("skipped %d..%d (%.40q), want a run and its cause", s.From, s.To, s.Cause)
 		}
 	}
@@ -138,19 +143,32 @@ func (e *Event) check() error {
 }
 
 // DecodeBatch reads a JSON array of events, and returns each also as it came.
-// One that cannot be read makes the batch one that cannot.
+// One that cannot be read makes the batch one that cannot, and ends the
+// reading: a body of a million numbers is not a million events.
 func DecodeBatch(b []byte) ([]Event, [][]byte, error) {
-	var raws []json.RawMessage
-	if err := json.Unmarshal(b, &raws); err != nil {
+	d := json.NewDecoder(bytes.NewReader(b))
+	if t, err := d.Token(); err != nil || t != json.Delim('[') {
+		return nil, nil, errors.Join(errors.New("batch: want an array"), err)
+	}
+	var events []Event
+	var texts [][]byte
+	for d.More() {
+		var raw json.RawMessage
+		err := d.Decode(&raw)
+		var e Event
+		if err == nil {
+			e, err = Decode(raw)
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("batch: number %d: %w", len(events)+1, err)
+		}
+		events, texts = append(events, e), append(texts, bytes.TrimSpace(raw))
+	}
+	if _, err := d.Token(); err != nil {
 		return nil, nil, fmt.Errorf("batch: %w", err)
 	}
-	events, texts := make([]Event, len(raws)), make([][]byte, len(raws))
-	for i, raw := range raws {
-		e, err := Decode(raw)
-		if err != nil {
-			return nil, nil, fmt.Errorf("batch: number %d of %d: %w", i+1, len(raws), err)
-		}
-		events[i], texts[i] = e, bytes.TrimSpace(raw)
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, nil, errors.New("batch: more after its end")
 	}
 	return events, texts, nil
 }

@@ -222,6 +222,9 @@ func (n *numbers) add(v int64) {
 	}
 }
 
+// has reports whether to put a number in would change nothing.
+func (n *numbers) has(v int64) bool { return v <= n.floor || n.count(v-1, v) > 0 }
+
 // count returns how many there are above one number, up to another.
 func (n *numbers) count(above, upTo int64) (sum int64) {
 	for _, r := range n.runs {

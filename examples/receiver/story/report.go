@@ -6,7 +6,9 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/outrider-agent/outrider/statesync"
 )
@@ -57,6 +59,9 @@ type Report struct {
 	// Whole reports whether nothing is missing, but for what the agent has
 	// accounted for.
 	Whole bool `json:"whole"`
+	// Since is the highest number at which a sink's first mark began. What was
+	// before it, the book can say nothing of.
+	Since int64 `json:"since"`
 
 	Workloads map[statesync.State]int `json:"workloads"` // by where they stand; those that are remembered
 	Forgotten int64                   `json:"forgotten"` // ended long ago
@@ -131,6 +136,7 @@ func (b *Book) Report(limit int) Report {
 			r.Accounts = append(r.Accounts, a)
 		}
 		if len(s.recent) > 0 {
+			r.Since = max(r.Since, s.since)
 			r.Sinks = append(r.Sinks, Standing{Sink: source, Since: s.since, Mark: s.mark, Unchecked: s.open})
 		}
 	}
@@ -151,10 +157,13 @@ func compareBool(a, b bool) int {
 // WriteText writes the report for people.
 func (r Report) WriteText(w io.Writer) error {
 	var t strings.Builder
-	line := func(format string, args ...any) { fmt.Fprintf(&t, format+"\n", args...) }
-	if r.Whole {
+	line := func(format string, args ...any) { t.WriteString(plain(fmt.Sprintf(format, args...)) + "\n") }
+	switch {
+	case r.Whole && r.Since > 0:
+		line("whole since number %d: nothing is missing that is not accounted for", r.Since)
+	case r.Whole:
 		line("whole: nothing is missing that is not accounted for")
-	} else {
+	default:
 		line("NOT WHOLE: %d changes missing, %d marks that do not add up, %d contradictions",
 			r.Unexplained, int64(len(r.Accounts))+r.MoreAccounts, r.ContradictionsSeen)
 	}
@@ -191,6 +200,16 @@ func (r Report) WriteText(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, t.String())
 	return err
+}
+
+// plain keeps what came from outside from looking like more than a part of its
+// line: breaks, colours and their like are shown, not done.
+func plain(line string) string {
+	if !strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return line
+	}
+	quoted := strconv.Quote(line)
+	return quoted[1 : len(quoted)-1]
 }
 
 // String says what is wrong with the account.

@@ -201,6 +201,7 @@ func (c *comparison) say(d told, content uint64) {
 		c.found(checkOrder, Finding{Line: d.line, UID: d.Workload.UID, Got: fmt.Sprintf("seq %d after seq %d", d.Seq, l.last), Want: "a later one, or a repeat"})
 		l.said = slices.Insert(l.said, i, said)
 		c.hold(l, d, said)
+	case d.Initial: // after a gap: where it stood already
 	case l.said[i].id != said.id:
 		c.found(checkOrder, Finding{Line: d.line, UID: d.Workload.UID, Got: fmt.Sprintf("seq %d again, with ID %s", d.Seq, clip(d.ID)), Want: fmt.Sprintf("the ID of line %d", l.said[i].line)})
 	case l.said[i].content != content:

@@ -13,7 +13,7 @@ import (
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
 
-	"github.com/outrider-agent/outrider/metrics"
+	"github.com/outrider-agent/outrider/metrics/metricstest"
 	"github.com/outrider-agent/outrider/statesync"
 	"github.com/outrider-agent/outrider/statesync/ledger"
 )
@@ -34,7 +34,7 @@ type writer struct {
 // write opens a ledger in dir and commits until stop, or the end of the test.
 func write(t testing.TB, dir string) *writer {
 	t.Helper()
-	l, err := ledger.Open(ledger.Options{Dir: dir, Log: slog.New(slog.DiscardHandler), Registry: metrics.NewRegistry(), Now: time.Now})
+	l, err := ledger.Open(ledger.Options{Dir: dir, Log: slog.New(slog.DiscardHandler), Registry: metricstest.Registry(t), Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ import (
 )
 
 // format is the version of the schema that this package reads.
-const format = 3
+const format = 4
 
 // pageRows is how many rows are read in one transaction.
 const pageRows = 500

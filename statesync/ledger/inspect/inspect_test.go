@@ -106,14 +106,14 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 	other, future := filepath.Join(dir, "other.db"), stopped(t)
 	copyFile(t, future, other)
 	alter(t, other, "DROP TABLE changes")
-	alter(t, future, "UPDATE meta SET value = '4' WHERE key = 'format'")
+	alter(t, future, "UPDATE meta SET value = '5' WHERE key = 'format'")
 	for name, tt := range map[string]struct{ path, want string }{
 		"not there":         {filepath.Join(dir, "none.db"), "got no such file, want the path of a ledger"},
 		"a folder":          {dir, "got a directory or a device, want the file of a ledger"},
 		"empty":             {file("empty.db", ""), "got an empty file, want a ledger"},
 		"text":              {file("text.db", strings.Repeat("service: here\n", 100)), "got a file that is no SQLite database, want a ledger"},
 		"another database":  {other, "got a database without the tables of a ledger, want a ledger"},
-		"of another format": {future, `got format "4", want 3: it was written by another version of outrider`},
+		"of another format": {future, `got format "5", want 4: it was written by another version of outrider`},
 	} {
 		f, err := Open(tt.path)
 		if err == nil {
@@ -202,7 +202,7 @@ func TestStatSumsUp(t *testing.T) {
 		t.Errorf("file of %d bytes, changes of %d bytes", s.FileBytes, s.Changes.Bytes)
 	}
 	want := &Stat{
-		Path: path, Format: 3, Cluster: cluster, Epoch: 1, Head: 11,
+		Path: path, Format: 4, Cluster: cluster, Epoch: 1, Head: 11,
 		Changes:   ChangeStat{Kept: 7, First: 5, Last: 11, Bytes: s.Changes.Bytes},
 		Workloads: WorkloadStat{ByState: map[statesync.State]int64{"Queued": 2, "Running": 1, "Succeeded": 1}, Live: 3, Gone: 1},
 		Streams: []StreamStat{
@@ -222,7 +222,7 @@ func TestStatSumsUp(t *testing.T) {
 func TestStatTextFits80Columns(t *testing.T) {
 	long := strings.Repeat("a-long-name/", 12)
 	s := &Stat{
-		Path: "/var/lib/" + long + "ledger.db", Format: 3, Cluster: "sha256:" + strings.Repeat("0", 64), Epoch: 1 << 20, Head: 1 << 50,
+		Path: "/var/lib/" + long + "ledger.db", Format: 4, Cluster: "sha256:" + strings.Repeat("0", 64), Epoch: 1 << 20, Head: 1 << 50,
 		Changes:   ChangeStat{Kept: 1 << 40, First: 1 << 40, Last: 1 << 41, Bytes: 1 << 35},
 		Workloads: WorkloadStat{ByState: map[statesync.State]int64{}, Live: 1 << 32, Ended: 1 << 32, Gone: 1 << 32},
 		Streams:   []StreamStat{{Name: long, Version: 1 << 44, At: began, Objects: 1 << 30, Unread: 3, Lost: long}},

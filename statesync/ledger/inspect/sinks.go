@@ -27,6 +27,26 @@ type SinkState struct {
 	Configured *bool `json:"configured,omitempty"`
 }
 
+// A sinkRow is what the ledger keeps of where a sink stands.
+type sinkRow struct {
+	name, detached                      string
+	since, acked, begun, aside, letters int64
+	detachedAt                          time.Time // zero: not known
+}
+
+// eachSink yields all sinks, by name.
+func (f *File) eachSink(yield func(sinkRow)) error {
+	return f.each(`SELECT sink, since, acked, begun, detached, detached_at,
+		(SELECT count(*) FROM aside a WHERE a.sink = k.sink AND a.what != 'skipped'), (SELECT count(*) FROM dead_letters d WHERE d.sink = k.sink)
+		FROM cursors k ORDER BY sink`, nil, func(q *sqlite.Stmt) error {
+		yield(sinkRow{
+			name: q.ColumnText(0), since: q.ColumnInt64(1), acked: q.ColumnInt64(2), begun: q.ColumnInt64(3),
+			detached: q.ColumnText(4), detachedAt: nanos(q.ColumnInt64(5)), aside: q.ColumnInt64(6), letters: q.ColumnInt64(7),
+		})
+		return nil
+	})
+}
+
 // Sinks returns where all sinks stand, by name.
 func (f *File) Sinks(ctx context.Context) ([]SinkState, error) {
 	out := []SinkState{}
@@ -35,17 +55,14 @@ func (f *File) Sinks(ctx context.Context) ([]SinkState, error) {
 		if err != nil {
 			return err
 		}
-		return f.each(`SELECT sink, acked, detached, detached_at,
-			(SELECT count(*) FROM aside a WHERE a.sink = k.sink AND a.what != 'skipped'), (SELECT count(*) FROM dead_letters d WHERE d.sink = k.sink)
-			FROM cursors k ORDER BY sink`, nil, func(q *sqlite.Stmt) error {
-			s := SinkState{Name: q.ColumnText(0), Acked: q.ColumnInt64(1), Detached: q.ColumnText(2), Aside: q.ColumnInt64(4), Letters: q.ColumnInt64(5)}
+		return f.eachSink(func(k sinkRow) {
+			s := SinkState{Name: k.name, Acked: k.acked, Detached: k.detached, Aside: k.aside, Letters: k.letters}
 			if s.Detached == "" {
 				s.Waiting = b.head - s.Acked + s.Aside
-			} else if at := nanos(q.ColumnInt64(3)); !at.IsZero() {
-				s.DetachedAt = &at
+			} else if !k.detachedAt.IsZero() {
+				s.DetachedAt = &k.detachedAt
 			}
 			out = append(out, s)
-			return nil
 		})
 	})
 	if err != nil {

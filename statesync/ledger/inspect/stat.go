@@ -148,15 +148,11 @@ func (f *File) statSinks(s *Stat) error {
 		return err
 	}
 	s.Head = b.head
-	return f.each(`SELECT sink, since, acked, begun, detached,
-		(SELECT count(*) FROM aside a WHERE a.sink = k.sink AND a.what != 'skipped'), (SELECT count(*) FROM dead_letters d WHERE d.sink = k.sink)
-		FROM cursors k ORDER BY sink`, nil, func(q *sqlite.Stmt) error {
-		acked := q.ColumnInt64(2)
+	return f.eachSink(func(k sinkRow) {
 		s.Sinks = append(s.Sinks, SinkStat{
-			Name: q.ColumnText(0), Since: q.ColumnInt64(1), Cursor: acked, Behind: b.head - acked,
-			Begun: q.ColumnInt64(3), Detached: q.ColumnText(4), Aside: q.ColumnInt64(5), Letters: q.ColumnInt64(6),
+			Name: k.name, Since: k.since, Cursor: k.acked, Behind: b.head - k.acked,
+			Begun: k.begun, Detached: k.detached, Aside: k.aside, Letters: k.letters,
 		})
-		return nil
 	})
 }
 

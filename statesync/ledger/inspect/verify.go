@@ -30,7 +30,7 @@ const (
 	checkPruned    = "pruned"    // a row without a change is older than what retention has deleted
 	checkLabels    = "labels"    // can be read
 	checkCursors   = "cursors"   // are not ahead of the ledger
-	checkAside     = "aside"     // what is put aside and told is of a sink, and not ahead of its cursor
+	checkAside     = "aside"     // what is put aside and told is of a sink, can be read, and is not ahead of its cursor
 	checkObjects   = "objects"   // belong to a stream
 )
 
@@ -297,30 +297,6 @@ func (v *verifier) cursors(ctx context.Context) error {
 		})
 		v.check(checkCursors).Scope = fmt.Sprintf("%d sinks", rows)
 		return err
-	})
-}
-
-// aside looks at what is kept for single sinks. A parked entry may lack its
-// change: nothing is kept for a sink that is detached or not configured.
-func (v *verifier) aside(ctx context.Context) error {
-	return v.f.page(ctx, func() error {
-		rows, err := v.f.number("SELECT (SELECT count(*) FROM aside) + (SELECT count(*) FROM told) + (SELECT count(*) FROM dead_letters)")
-		if err != nil {
-			return err
-		}
-		v.check(checkAside).Scope = fmt.Sprintf("%d rows", rows)
-		return v.f.each(`
-			SELECT a.sink, 'an entry put aside, ' || a.id, 'a cursor of the sink' FROM aside a WHERE a.sink NOT IN (SELECT sink FROM cursors)
-			UNION ALL SELECT t.sink, 'what it was told of workload ' || t.workload, 'a cursor of the sink' FROM told t WHERE t.sink NOT IN (SELECT sink FROM cursors)
-			UNION ALL SELECT t.sink, 'what it was told of workload ' || t.workload, 'a workload that is there' FROM told t WHERE t.workload NOT IN (SELECT id FROM workloads)
-			UNION ALL SELECT a.sink, 'change ' || a.n || ' put aside', 'one up to the cursor at ' || k.acked FROM aside a JOIN cursors k ON k.sink = a.sink WHERE a.what = 'parked' AND a.n > k.acked
-			UNION ALL SELECT a.sink, 'an entry put aside, ' || a.id, 'JSON' FROM aside a WHERE a.body != '' AND NOT json_valid(a.body) OR a.skipped != '' AND NOT json_valid(a.skipped)
-			UNION ALL SELECT t.sink, 'what it was told of workload ' || t.workload, 'JSON' FROM told t WHERE NOT json_valid(t.skipped)
-			UNION ALL SELECT d.sink, 'dead letter ' || d.id, 'JSON' FROM dead_letters d WHERE NOT json_valid(d.body) OR d.skipped != '' AND NOT json_valid(d.skipped)`,
-			nil, func(s *sqlite.Stmt) error {
-				v.found(checkAside, Finding{UID: s.ColumnText(0), Got: s.ColumnText(1), Want: s.ColumnText(2)})
-				return nil
-			})
 	})
 }
 

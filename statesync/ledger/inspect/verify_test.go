@@ -35,7 +35,7 @@ func TestALedgerThatIsWellHolds(t *testing.T) {
 		"a parked change of a sink let go":     parked("archive", 99, "a") + "UPDATE cursors SET acked = 99; UPDATE sqlite_sequence SET seq = 99 WHERE name = 'changes'; DELETE FROM changes; INSERT INTO meta VALUES('pruned', '99')",
 		"a loss that is told":                  "DELETE FROM changes WHERE n IN (4, 5, 6, 7); INSERT INTO losses VALUES(4, 5, 1, 'damage'), (6, 7, 1, 'damage')",
 		"the end of the ledger lost":           "DELETE FROM changes WHERE n = 11; INSERT INTO losses VALUES(11, 11, 1, 'damage')",
-		"a workload that nothing was told of":  "INSERT INTO workloads SELECT 99, 'x', kind, namespace, 'x', labels, stream, '', '', 0, 0, 0, 0, 0, 0, 0, 0, 0 FROM workloads WHERE uid = 'b'",
+		"a workload that nothing was told of":  "INSERT INTO workloads SELECT 99, 'x', kind, namespace, 'x', labels, stream, '', '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 FROM workloads WHERE uid = 'b'",
 		"an end taken back by a higher epoch":  follow("'Succeeded'", "'Running'", 2),
 		"an end in a ledger without a cluster": "DELETE FROM meta WHERE key = 'cluster'",
 	} {
@@ -60,6 +60,12 @@ func follow(from, to string, epoch int) string {
 		INSERT INTO changes SELECT 12, workload, 4, 4, recorded, json_set(body, '$.seq', 4, '$.from', FROM_, '$.to', TO_, '$.id', 'x', '$.epoch', EPOCH_)
 			FROM changes WHERE n = 4;
 		UPDATE workloads SET seq = 4, last = 12, state = TO_, epoch = EPOCH_ WHERE uid = 'a';`)
+}
+
+// kept puts the body of change 3 aside, altered.
+func kept(what, body string) string {
+	return "INSERT INTO aside(sink, lane, n, what, uid, cause, first, seq, previous, skipped, body) SELECT 'archive', 'l', 0, '" + what + "', 'b', '', 1, 1, 0, '', " +
+		body + " FROM changes WHERE n = 3"
 }
 
 // TestWhatIsBrokenIsFound breaks one thing each and wants to hear of that
@@ -151,7 +157,20 @@ func TestWhatIsBrokenIsFound(t *testing.T) {
 		"put aside for nobody":         {parked("nobody", 2, "a"), map[string]int64{checkAside: 1}, "nobody: got an entry put aside, 1, want a cursor of the sink"},
 		"put aside above the cursor":   {parked("archive", 11, "b"), map[string]int64{checkAside: 1}, "archive: got change 11 put aside, want one up to the cursor at 10"},
 		"told of no workload":          {"INSERT INTO told VALUES('archive', 99, 1, '[]')", map[string]int64{checkAside: 1}, "archive: got what it was told of workload 99, want a workload that is there"},
-		"told what cannot be read":     {"INSERT INTO told SELECT 'archive', id, 1, 'x' FROM workloads WHERE uid = 'b'", map[string]int64{checkAside: 1}, "want JSON"},
+		"told what cannot be read":     {"INSERT INTO told SELECT 'archive', id, 1, 'x' FROM workloads WHERE uid = 'b'", map[string]int64{checkAside: 1}, "archive: got what it was told of workload 2, with x, want JSON of what was left out"},
+		"put aside, and cannot be read": {
+			kept("initial", `json_set(body, '$.observed', '2026-s1-22T12:00:00Z')`),
+			map[string]int64{checkAside: 1},
+			"archive: got an entry put aside, 1, want JSON of a change with seq 1",
+		},
+		"put aside with another seq":     {kept("replay", `json_set(body, '$.seq', 3)`), map[string]int64{checkAside: 1}, "want JSON of a change with seq 1"},
+		"put aside without what it was":  {kept("gap", `''`), map[string]int64{checkAside: 1}, "want JSON of a change with seq 1"},
+		"put aside as what there is not": {kept("gaq", "body"), map[string]int64{checkAside: 1}, `archive: got an entry put aside, 1, that is "gaq", want parked, `},
+		"a dead letter that cannot be read": {
+			"INSERT INTO dead_letters SELECT 1, 'archive', n, 'b', 'l', seq, '{}', 0, '', 0, 1, 1, 1, 'x' FROM changes WHERE n = 3",
+			map[string]int64{checkAside: 1},
+			"archive: got dead letter 1, want JSON of a change with seq 1",
+		},
 		"a row of another state":       {"UPDATE workloads SET state = 'Failed' WHERE uid = 'b'", map[string]int64{checkWorkloads: 1}, "b: got a row with last change 7, seq 2, epoch 1, state Failed, want 7, 2, 1, Running"},
 		"a row of another seq":         {"UPDATE workloads SET seq = 3 WHERE uid = 'b'", map[string]int64{checkWorkloads: 1}, "seq 3"},
 		"a row of another epoch":       {"UPDATE workloads SET epoch = 3 WHERE uid = 'b'", map[string]int64{checkWorkloads: 1}, "epoch 3"},
@@ -160,7 +179,7 @@ func TestWhatIsBrokenIsFound(t *testing.T) {
 		"a stream's row that is wrong": {"UPDATE workloads SET seq = 3 WHERE kind = 'Stream'", map[string]int64{checkWorkloads: 1}, "stream/pods"},
 		"a change without a row":       {"DELETE FROM workloads WHERE uid = 's'", map[string]int64{checkWorkloads: 1}, "change 5, s: got no row"},
 		"a row whose changes are gone": {
-			"INSERT INTO workloads SELECT 99, 'x', kind, namespace, 'x', labels, stream, state, '', 1, 1, 1, 0, 0, 0, 5, 0, 0 FROM workloads WHERE uid = 'b'",
+			"INSERT INTO workloads SELECT 99, 'x', kind, namespace, 'x', labels, stream, state, '', 1, 1, 1, 0, 0, 0, 5, 0, 0, 0 FROM workloads WHERE uid = 'b'",
 			map[string]int64{checkPruned: 1},
 			"x: got last change 5, which is not there, want one below 1, the lowest kept",
 		},

@@ -79,7 +79,7 @@ func TestHandlerRefuses(t *testing.T) {
 		"a wrong query":        {&memory{}, "sink=s&from=x", http.StatusBadRequest, `from: got "x"`},
 		"a wrong time":         {&memory{}, "sink=s&since=2h", http.StatusBadRequest, `since: got "2h"`},
 		"a wrong workload":     {&memory{}, "sink=s&workload=x", http.StatusBadRequest, "want NAMESPACE/KIND/NAME"},
-		"no filter":            {&memory{}, "sink=s", http.StatusBadRequest, "all of the log: from 1"},
+		"no filter":            {&memory{}, "sink=s", http.StatusBadRequest, "all of the log: --from 1"},
 		"a sink, by the log":   {&refusing{}, "sink=s&from=1", http.StatusConflict, "replay to sink s: refused: no"},
 		"nothing, but ends so": {&memory{upTo: 10, fail: fails}, "sink=s&from=1", http.StatusOK, `"ended":false,"error":"replay to sink s: the disk is on fire"`},
 	} {

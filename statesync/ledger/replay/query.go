@@ -29,7 +29,8 @@ type Query struct {
 	DryRun bool
 }
 
-// Check returns what is wrong with the query.
+// Check returns what is wrong with the query, in the words of the command's
+// flags: nobody else asks.
 func (q *Query) Check() error {
 	lives := []statesync.State{
 		"", statesync.Queued, statesync.Running, statesync.Succeeded, statesync.Failed,
@@ -38,21 +39,21 @@ func (q *Query) Check() error {
 	narrowed := q.From > 0 || q.To > 0 || !q.Since.IsZero() || !q.Until.IsZero() || q.Workload != nil || q.UID != "" || q.State != ""
 	switch {
 	case q.Sink == "":
-		return errors.New("sink: got none, want the one to replay to")
+		return errors.New("--sink: got none, want the one to replay to")
 	case q.Letters && (q.From > 0 || q.To > 0):
-		return errors.New("from, to: got them with dead letters, want id: they select changes by number")
+		return errors.New("--from, --to: got them with --dead-letters, want --id: they select changes by number")
 	case !q.Letters && len(q.IDs) > 0:
-		return errors.New("id: got it without dead letters, want both")
+		return errors.New("--id: got it without --dead-letters, want both")
 	case !q.Letters && !narrowed:
-		return errors.New("got nothing that says what to replay, want dead letters, from, to, since, until, workload, uid or state; all of the log: from 1")
+		return errors.New("got nothing that says what to replay, want --dead-letters, --from, --to, --since, --until, --workload, --uid or --state; all of the log: --from 1")
 	case q.From < 0 || q.To < 0 || q.To > 0 && q.To < q.From:
-		return fmt.Errorf("from, to: got %d to %d, want numbers from 1, the lower one first", q.From, q.To)
+		return fmt.Errorf("--from, --to: got %d to %d, want numbers from 1, the lower one first", q.From, q.To)
 	case !q.Until.IsZero() && !q.Since.Before(q.Until):
-		return fmt.Errorf("since, until: got %s to %s, want the earlier one first", q.Since.Format(time.RFC3339), q.Until.Format(time.RFC3339))
+		return fmt.Errorf("--since, --until: got %s to %s, want the earlier one first", q.Since.Format(time.RFC3339), q.Until.Format(time.RFC3339))
 	case !slices.Contains(lives, q.State):
-		return fmt.Errorf("state: got %q, want Queued, Running, Succeeded, Failed, Cancelled, Deleted or Untracked", q.State)
+		return fmt.Errorf("--state: got %q, want Queued, Running, Succeeded, Failed, Cancelled, Deleted or Untracked", q.State)
 	case q.Rate < 0:
-		return fmt.Errorf("rate: got %d, want a number from 0", q.Rate)
+		return fmt.Errorf("--rate: got %d, want a number from 0", q.Rate)
 	}
 	return nil
 }

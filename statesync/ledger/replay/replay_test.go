@@ -146,7 +146,7 @@ func TestRunEndsWithWhatItCannotDo(t *testing.T) {
 	if r, err := Run(t.Context(), m, Query{Sink: "s", From: 3000, DryRun: true}, func(Report) {}); err != nil || r.Found != 501 || r.Done != 0 || !r.Ended {
 		t.Errorf("counted: report %+v, error %v", r, err)
 	}
-	if _, err := Run(t.Context(), m, Query{Sink: "s"}, func(Report) {}); err == nil || !strings.Contains(err.Error(), "all of the log: from 1") {
+	if _, err := Run(t.Context(), m, Query{Sink: "s"}, func(Report) {}); err == nil || !strings.Contains(err.Error(), "all of the log: --from 1") {
 		t.Errorf("without a filter: error %v", err)
 	}
 }
@@ -155,15 +155,15 @@ func TestCheck(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	for want, q := range map[string]Query{
-		"":                                {Sink: "s", From: 1},
-		"sink: got none":                  {From: 1},
-		"got nothing that says":           {Sink: "s", Rate: 5},
-		"want id":                         {Sink: "s", Letters: true, From: 1},
-		"id: got it without dead letters": {Sink: "s", IDs: []int64{1}},
-		"from, to: got 5 to 4":            {Sink: "s", From: 5, To: 4},
-		"since, until: got":               {Sink: "s", Since: now, Until: now},
-		`state: got "failed"`:             {Sink: "s", State: "failed"},
-		"rate: got -1":                    {Sink: "s", From: 1, Rate: -1},
+		"":                                    {Sink: "s", From: 1},
+		"--sink: got none":                    {From: 1},
+		"got nothing that says":               {Sink: "s", Rate: 5},
+		"want --id":                           {Sink: "s", Letters: true, From: 1},
+		"--id: got it without --dead-letters": {Sink: "s", IDs: []int64{1}},
+		"--from, --to: got 5 to 4":            {Sink: "s", From: 5, To: 4},
+		"--since, --until: got":               {Sink: "s", Since: now, Until: now},
+		`state: got "failed"`:                 {Sink: "s", State: "failed"},
+		"rate: got -1":                        {Sink: "s", From: 1, Rate: -1},
 	} {
 		if err := q.Check(); want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%+v: error %v, want %q", q, err, want)

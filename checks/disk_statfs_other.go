@@ -1,0 +1,7 @@
+//go:build !linux
+
+package checks
+
+import "errors"
+
+func statfs(string) (space, error) { return space{}, errors.ErrUnsupported }

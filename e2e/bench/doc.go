@@ -1,0 +1,2 @@
+// Package bench compares Outrider with what it would be replaced by, in one run.
+package bench
