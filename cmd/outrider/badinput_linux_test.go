@@ -32,7 +32,7 @@ const (
 	staleAfter     = 5 * time.Second // for what is read every half second
 	mostGoroutines = 150
 	besideAtLeast  = 6 * time.Second // the bad ones are at it, and then until each is named
-	besidePatience = 60 * time.Second
+	besidePatience = 3 * time.Minute
 	endlessStream  = 128 << 20 // bytes without a newline
 	endlessAnswer  = 1 << 30
 	aMillionSeries = 1_000_000
@@ -46,12 +46,12 @@ listen: {public: "unix:./public", debug: "off", status: "off"}
 neighbours:
   - {name: good, metrics: "%[1]s/good", every: 500ms}
   - {name: noise, metrics: "%[1]s/noise", every: 500ms}
-  - {name: line, metrics: "%[1]s/line", every: 4s}
+  - {name: line, metrics: "%[1]s/line", every: 20s}
   - {name: hung, metrics: "%[1]s/hung", every: 500ms}
   - {name: html, metrics: "%[1]s/html", every: 500ms}
-  - {name: million, metrics: "%[1]s/million", every: 4s}
+  - {name: million, metrics: "%[1]s/million", every: 20s}
 collectors:
-  - {name: endless, every: 5s, timeout: 5s, prometheus: {url: "%[1]s/endless", body_limit: 2GiB}}
+  - {name: endless, every: 50s, timeout: 50s, prometheus: {url: "%[1]s/endless", body_limit: 2GiB}}
   - {name: packets, every: 500ms, dogstatsd: {listen: "unix://%[2]s/packets"}}
   - {name: stream, every: 500ms, dogstatsd: {listen: "unixstream://%[2]s/stream"}}
 pipelines:
