@@ -63,7 +63,8 @@ func (d *dogstatsd) register() error {
 	}
 	d.lines.books, err = g.Pipeline(metrics.PipelineOptions{
 		Name: "dogstatsd_lines", Target: name, Unit: "lines", Lock: &d.lines.mu,
-		Queue: func() metrics.Queue { return metrics.Queue{} },
+		Reasons: lineDropReasons[lineCounted+1:],
+		Queue:   func() metrics.Queue { return metrics.Queue{} },
 	})
 	if err != nil {
 		return err

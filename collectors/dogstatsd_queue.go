@@ -50,6 +50,7 @@ func newPacketQueue(limit int, lost func() int64) *packetQueue {
 func (q *packetQueue) options(collector string) metrics.PipelineOptions {
 	return metrics.PipelineOptions{
 		Name: "dogstatsd_packets", Target: collector, Unit: "packets", Lock: &q.mu,
+		Reasons: []string{"kernel", "too_long", "incomplete"},
 		Queue: func() metrics.Queue {
 			if n := q.lost(); n > 0 && q.books != nil {
 				q.books.In(n)

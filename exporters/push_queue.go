@@ -29,7 +29,10 @@ type queue struct {
 
 func newQueue(g *metrics.Group, target string, most int) (*queue, error) {
 	q := &queue{most: most, wake: make(chan struct{}, 1)}
-	pipe, err := g.Pipeline(metrics.PipelineOptions{Name: "export", Target: target, Unit: "points", Lock: &q.mu, Queue: q.depth})
+	pipe, err := g.Pipeline(metrics.PipelineOptions{
+		Name: "export", Target: target, Unit: "points", Lock: &q.mu, Queue: q.depth,
+		Reasons: []string{"queue_full", "too_old", "rejected", "stopped", "duplicate", "malformed", "not_finite", "over_budget"},
+	})
 	q.pipe = pipe
 	return q, err
 }

@@ -38,6 +38,10 @@ type PipelineOptions struct {
 	Target string // which one of them: a sink's name, a stream's; empty when there is only one
 	Unit   string // what is counted: changes, events, lines, samples
 
+	// Reasons are those for drops that are known beforehand. Each is shown from
+	// the beginning, at 0: of a counter that appears at 1 Prometheus knows no rate.
+	Reasons []string
+
 	// Lock guards the structure in which the work waits. Snapshot holds it
 	// while it reads Queue and the terms. May be nil.
 	Lock sync.Locker
@@ -62,6 +66,7 @@ type PipelineSnapshot struct {
 	Oldest             time.Time        // zero when nothing waits
 	Retries            map[string]int64 // by cause
 	Dropped            map[string]int64 // by reason
+	Reasons            []string         // of [PipelineOptions]
 	Unknown            Terms            // those of which nobody knows the figures
 
 	// Tolerance is how far the balance may be off without anything being wrong: a
@@ -93,6 +98,23 @@ func (s PipelineSnapshot) Balance() (balance int64, ok bool) {
 	return s.Carried + s.In - s.Out - s.Queued - s.TotalDropped(), s.Has(CarriedTerm | InTerm | OutTerm | QueuedTerm | DroppedTerm)
 }
 
+// Excess is how far the balance is off beyond Tolerance: 0 when the books balance.
+// ok is false when a term is not known.
+func (s PipelineSnapshot) Excess() (excess int64, ok bool) {
+	balance, ok := s.Balance()
+	return max(0, max(balance, -balance)-s.Tolerance), ok
+}
+
+// Drops are the drops by reason, with those of the Reasons that have none at 0.
+func (s PipelineSnapshot) Drops() map[string]int64 {
+	out := make(map[string]int64, len(s.Reasons)+len(s.Dropped))
+	for _, reason := range s.Reasons {
+		out[reason] = 0
+	}
+	maps.Copy(out, s.Dropped)
+	return out
+}
+
 // TotalDropped is the sum of the drops for all reasons.
 func (s PipelineSnapshot) TotalDropped() int64 { return sum(s.Dropped) }
 
@@ -115,6 +137,7 @@ func (r *Registry) addPipeline(o PipelineOptions, g *Group) (*Pipeline, error) {
 	if o.Name == "" || o.Unit == "" {
 		return nil, fmt.Errorf("pipeline %q: name and unit must not be empty", o.Name)
 	}
+	o.Reasons = slices.Clone(o.Reasons)
 	p := &Pipeline{opts: o, group: g, retries: map[string]int64{}, drops: map[string]int64{}}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -197,7 +220,7 @@ func (p *Pipeline) Snapshot() PipelineSnapshot {
 		Name: p.opts.Name, Target: p.opts.Target, Unit: p.opts.Unit,
 		Carried: p.carried, In: p.in, Out: p.out,
 		Queued: q.Len, Oldest: q.Oldest, Unknown: unknown,
-		Retries: maps.Clone(p.retries), Dropped: maps.Clone(p.drops),
+		Retries: maps.Clone(p.retries), Dropped: maps.Clone(p.drops), Reasons: p.opts.Reasons,
 	}
 }
 
@@ -236,6 +259,7 @@ var pipelineDescs = []Desc{
 	pipelineDesc("drops_total", CounterType, "items", "Items given up, by reason.", "reason"),
 	pipelineDesc("balance", GaugeType, "items", "Carried + in - out - queued - drops. Not 0 for two minutes means that the pipeline lost count."),
 	pipelineDesc("balance_tolerance", GaugeType, "items", "How far a neighbour's balance may be off because its terms are not read at one moment: what moved between the last two reads."),
+	pipelineDesc("balance_excess", GaugeType, "items", "How far the balance is off beyond what reads of several moments explain: 0 when the books balance."),
 	pipelineDesc("oldest_age_seconds", GaugeType, "seconds", "How long the oldest waiting item has waited; 0 when none waits."),
 }
 
@@ -247,8 +271,8 @@ func pipelineDesc(name string, t Type, unit, help string, more ...string) Desc {
 	}
 }
 
-// pipelineFamilies shows what is known of each term. A pipeline without a cause
-// or reason shows none.
+// pipelineFamilies shows what is known of each term. A cause is shown from when
+// there is one, and so is a reason that was not known beforehand.
 func (r *Registry) pipelineFamilies(pipes []PipelineSnapshot) []Family {
 	now := time.Now()
 	points := make([][]Point, len(pipelineDescs))
@@ -266,13 +290,15 @@ func (r *Registry) pipelineFamilies(pipes []PipelineSnapshot) []Family {
 		for cause, n := range s.Retries {
 			put(4, s.Has(RetriesTerm), float64(n), cause)
 		}
-		for reason, n := range s.Dropped {
+		for reason, n := range s.Drops() {
 			put(5, s.Has(DroppedTerm), float64(n), reason)
 		}
 		balance, known := s.Balance()
 		put(6, known, float64(balance))
 		put(7, known && s.Service != "", float64(s.Tolerance))
-		put(8, s.Has(OldestTerm), s.OldestAge(now).Seconds())
+		excess, known := s.Excess()
+		put(8, known, float64(excess))
+		put(9, s.Has(OldestTerm), s.OldestAge(now).Seconds())
 	}
 	out := make([]Family, len(pipelineDescs))
 	for i, d := range pipelineDescs {

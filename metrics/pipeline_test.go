@@ -214,6 +214,7 @@ func TestPipelineFamilies(t *testing.T) {
 		time.Sleep(1500 * time.Millisecond)
 		want := []string{
 			"outrider_pipeline_balance[shop  items ] 1",
+			"outrider_pipeline_balance_excess[shop  items ] 1",
 			"outrider_pipeline_carried_total[blind x lines ] 0",
 			"outrider_pipeline_carried_total[shop  items ] 1",
 			"outrider_pipeline_drops_total[shop  items  bad] 1",
@@ -230,4 +231,65 @@ func TestPipelineFamilies(t *testing.T) {
 			t.Errorf("series (-want +got):\n%s", diff)
 		}
 	})
+}
+
+func TestReasonsAreShownBeforeThereAreDrops(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name    string
+		reasons []string
+		drops   map[string]int64
+		want    map[string]float64
+	}{
+		{"no reason is known", nil, nil, map[string]float64{}},
+		{"nothing was dropped", []string{"full", "bad"}, nil, map[string]float64{"bad": 0, "full": 0}},
+		{"one was dropped", []string{"full", "bad"}, map[string]int64{"full": 1}, map[string]float64{"bad": 0, "full": 1}},
+		{"for a reason not known before", []string{"full"}, map[string]int64{"odd": 2}, map[string]float64{"full": 0, "odd": 2}},
+	} {
+		reg := NewRegistry()
+		p, err := reg.Pipeline(PipelineOptions{Name: "p", Unit: "items", Reasons: tt.reasons})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for reason, n := range tt.drops {
+			p.In(n)
+			p.Drop(reason, n)
+		}
+		got := map[string]float64{}
+		for _, f := range reg.Gather() {
+			if f.Desc.Name != "outrider_pipeline_drops_total" {
+				continue
+			}
+			for _, p := range f.Points {
+				got[p.Tags[len(p.Tags)-1]] = p.Value
+			}
+		}
+		if diff := cmp.Diff(tt.want, got); diff != "" {
+			t.Errorf("%s: drops (-want +got):\n%s", tt.name, diff)
+		}
+		if s := p.Snapshot(); len(s.Dropped) != len(tt.drops) {
+			t.Errorf("%s: the books have %v, want %v", tt.name, s.Dropped, tt.drops)
+		}
+	}
+}
+
+func TestExcess(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		s     PipelineSnapshot
+		want  int64
+		known bool
+	}{
+		{"the books balance", PipelineSnapshot{In: 5, Out: 3, Queued: 2}, 0, true},
+		{"one is missing", PipelineSnapshot{In: 5, Out: 3, Queued: 1}, 1, true},
+		{"one is there twice", PipelineSnapshot{In: 5, Out: 3, Queued: 3}, 1, true},
+		{"off by what reads of several moments explain", PipelineSnapshot{In: 9, Out: 3, Tolerance: 6}, 0, true},
+		{"off by more", PipelineSnapshot{Out: 9, Tolerance: 6}, 3, true},
+		{"a term that is not known", PipelineSnapshot{In: 5, Unknown: OutTerm}, 5, false},
+	} {
+		if got, known := tt.s.Excess(); got != tt.want || known != tt.known {
+			t.Errorf("%s: %d, known %v, want %d, %v", tt.name, got, known, tt.want, tt.known)
+		}
+	}
 }

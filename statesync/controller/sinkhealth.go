@@ -2,7 +2,6 @@ package controller
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -50,7 +49,7 @@ func sinkResult(s delivery.Standing, lately int64, now time.Time) verdict.Result
 			said[0] += ", the oldest for " + waited.Round(100*time.Millisecond).String()
 		}
 		switch {
-		case waited >= sinkFail || takesNothing(s, now):
+		case waited >= sinkFail || s.TakesNothing(now) >= sinkFail:
 			r.Status = verdict.Fail
 		case waited >= sinkWarn || (!s.Failing.IsZero() && now.Sub(s.Failing) >= sinkWarn):
 			r.Status = verdict.Warn
@@ -74,16 +73,6 @@ func sinkResult(s delivery.Standing, lately int64, now time.Time) verdict.Result
 	}
 	r.Message = strings.Join(said, "; ")
 	return r
-}
-
-// takesNothing reports whether every try has failed for a minute, and not
-// because the receiver refuses a change as such: then it is alive.
-func takesNothing(s delivery.Standing, now time.Time) bool {
-	if s.Failing.IsZero() || now.Sub(s.Failing) < sinkFail {
-		return false
-	}
-	var said *statesync.SinkError
-	return !errors.As(s.Failure, &said) || !said.Rejected
 }
 
 // detachedBecause says in words why a sink is detached.

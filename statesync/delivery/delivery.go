@@ -105,6 +105,8 @@ type Dispatcher struct {
 	behind   time.Time // since when the log has changes that are not read; zero: not known to
 	warned   time.Time // when a failure was last logged
 
+	acknowledged, late int64 // changes, since New
+
 	state // begins anew when the sink is attached again
 }
 
@@ -156,7 +158,7 @@ type Standing struct {
 	Waiting    int64     // changes not acknowledged
 	Oldest     time.Time // when the oldest of them was observed, parked ones aside; when none is read yet, since when
 	Stuck      time.Time // when the oldest of the parked ones was observed
-	Failing    time.Time // since when every try has failed; zero: the last one succeeded
+	Failing    time.Time // since when every try has failed, anew after refusals of changes as such; zero: the last one succeeded
 	Failure    error     // of the last try that failed, be it to read or to deliver
 	Parked     int       // workloads whose changes are refused for now
 	Aside      int64     // of Waiting, those put aside on disk
@@ -352,7 +354,7 @@ func (d *Dispatcher) Standing() Standing {
 func (d *Dispatcher) detach(why string, err error) {
 	d.opts.Logger.Error("sink is detached: it is given nothing more, and nothing is kept for it", "sink", d.opts.Name, "why", why, "err", err)
 	q := d.queued()
-	d.pipe.Drop("detached", q.Len)
+	d.pipe.Drop(dropDetached, q.Len)
 	stands := d.acked()
 	for _, e := range d.effects {
 		if e.put != nil { // it goes with the sink: the gap is to begin before it

@@ -3,6 +3,7 @@ package delivery
 import (
 	"cmp"
 	"context"
+	"errors"
 	"time"
 
 	"github.com/outrider-agent/outrider/internal/failpoint"
@@ -164,8 +165,8 @@ func (d *Dispatcher) refused(n int, err error, now time.Time) {
 
 // failing notes what holds the sink up. The lock must be held.
 func (d *Dispatcher) failing(err error, now time.Time) {
-	if d.standing.Failing.IsZero() {
-		d.standing.Failing = now
+	if d.standing.Failing.IsZero() || refuses(d.standing.Failure) && !refuses(err) {
+		d.standing.Failing = now // until then the receiver was alive
 	}
 	d.standing.Failure = err
 	if now.Sub(d.warned) >= warnEvery {
@@ -176,12 +177,16 @@ func (d *Dispatcher) failing(err error, now time.Time) {
 
 func cause(err error) string { return cmp.Or(said(err).Cause, "error") }
 
-// observe counts the stages of an acknowledged change.
+// observe counts an acknowledged change and its stages. The lock must be held.
 func (d *Dispatcher) observe(it *item, sent, acked time.Time) {
 	d.stages[statesync.StageOccurredObserved].Observe(it.Observed.Sub(it.Occurred))
 	d.stages[statesync.StageRecordedSent].Observe(sent.Sub(it.Recorded))
 	d.stages[statesync.StageSentAcknowledged].Observe(acked.Sub(sent))
-	if whole := acked.Sub(it.Observed); whole < slowDelivery {
+	whole := acked.Sub(it.Observed)
+	if d.acknowledged++; whole > lateAfter {
+		d.late++
+	}
+	if whole < slowDelivery {
 		d.stages[statesync.StageWhole].Observe(whole)
 	} else {
 		d.stages[statesync.StageWhole].ObserveWithExemplar(whole, metrics.Label{Name: "change", Value: it.ID})
@@ -191,6 +196,7 @@ func (d *Dispatcher) observe(it *item, sent, acked time.Time) {
 func (d *Dispatcher) describe() (err error) {
 	d.pipe, err = d.metrics.Pipeline(metrics.PipelineOptions{
 		Name: "delivery", Target: d.opts.Name, Unit: "changes", Lock: &d.mu, Queue: d.queued,
+		Reasons: d.dropReasons(),
 	})
 	if err != nil {
 		return err
@@ -210,5 +216,5 @@ func (d *Dispatcher) describe() (err error) {
 			return err
 		}
 	}
-	return nil
+	return errors.Join(d.describeSink()...)
 }

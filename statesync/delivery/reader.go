@@ -153,7 +153,7 @@ func (d *Dispatcher) takeLog(q demand, read []statesync.Offered) []*item {
 		upTo = read[len(read)-1].Number
 	}
 	if missing := upTo - d.read - int64(len(read)); missing > 0 {
-		d.pipe.Drop("missing", missing)
+		d.pipe.Drop(statesync.SkipMissing, missing)
 		d.opts.Logger.Error("changes are missing from the ledger", "sink", d.opts.Name,
 			"missing", missing, "after", d.read, "up_to", upTo)
 	}

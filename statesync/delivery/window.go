@@ -86,7 +86,7 @@ func (d *Dispatcher) countIn() (wake <-chan struct{}) {
 	head, wake := d.opts.Source.Head()
 	d.pipe.In(head - d.head)
 	if d.detached != "" {
-		d.pipe.Drop("detached", head-d.head)
+		d.pipe.Drop(dropDetached, head-d.head)
 		d.read = head
 	}
 	d.head = head

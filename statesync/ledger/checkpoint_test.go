@@ -244,4 +244,7 @@ func TestFiguresOfTheUpkeep(t *testing.T) {
 	if wal < 4096 || size < 10*4096+walLimit || size > 200000+walLimit {
 		t.Errorf("WAL %v and size %v bytes, want the tables besides", wal, size)
 	}
+	if used := got["outrider_ledger_used_ratio[]"]; used != size/(2<<30) {
+		t.Errorf("used ratio %v, want %v bytes of 2 GiB", used, size)
+	}
 }

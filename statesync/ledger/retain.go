@@ -224,11 +224,11 @@ func (l *Ledger) keepUp(step string, err error) {
 }
 
 func (l *Ledger) describeUpkeep(reg *metrics.Registry) error {
-	gauge := func(name, help string, value func() int64) error {
+	gauge := func(name, help, unit string, value func() float64) error {
 		return reg.Func(metrics.Desc{
 			Name: "outrider_ledger_" + name, Datadog: "outrider.ledger." + name, Type: metrics.GaugeType,
-			Help: help, Unit: "bytes", Budget: 1,
-		}, func(yield func(metrics.Point)) { yield(metrics.Point{Value: float64(value())}) })
+			Help: help, Unit: unit, Budget: 1,
+		}, func(yield func(metrics.Point)) { yield(metrics.Point{Value: value()}) })
 	}
 	counter := func(name, tag, help, unit string, values func() map[string]int64) error {
 		return reg.Func(metrics.Desc{
@@ -243,10 +243,19 @@ func (l *Ledger) describeUpkeep(reg *metrics.Registry) error {
 		})
 	}
 	return errors.Join(
-		gauge("wal_bytes", "Size of the ledger's write-ahead log.", func() int64 { n, _ := l.walSize(); return n }),
-		gauge("size_bytes", "Size of the ledger that its bound is about: pages in use, and the write-ahead log or what is kept for it.", l.size.Load),
-		gauge("bound_bytes", "Size at which the ledger records nothing more until its sinks have acknowledged.", func() int64 { return l.opts.MaxBytes }),
-		counter("pruned", "table", "Rows that retention has deleted, by table.", "rows", func() map[string]int64 { return l.pruned }),
+		gauge("wal_bytes", "Size of the ledger's write-ahead log.", "bytes", func() float64 { n, _ := l.walSize(); return float64(n) }),
+		gauge("size_bytes", "Size of the ledger that its bound is about: pages in use, and the write-ahead log or what is kept for it.", "bytes",
+			func() float64 { return float64(l.size.Load()) }),
+		gauge("bound_bytes", "Size at which the ledger records nothing more until its sinks have acknowledged.", "bytes",
+			func() float64 { return float64(l.opts.MaxBytes) }),
+		gauge("used_ratio", "Size of the ledger by its bound: at 0.9 retention deletes what every sink has, at 1 nothing more is recorded.", "ratio",
+			func() float64 { return float64(l.size.Load()) / float64(l.opts.MaxBytes) }),
+		counter("pruned", "table", "Rows that retention has deleted, by table.", "rows", func() map[string]int64 {
+			// Each from the beginning: of a counter that appears at 1 Prometheus knows no rate.
+			out := map[string]int64{"changes": 0, "workloads": 0, "aside": 0}
+			maps.Copy(out, l.pruned)
+			return out
+		}),
 		counter("upkeep_failures", "step", "Checkpoints and deletions that failed and are tried again.", "failures", func() map[string]int64 {
 			out := map[string]int64{}
 			for step, u := range l.upkeep {

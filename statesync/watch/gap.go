@@ -14,6 +14,7 @@ type gaps struct {
 	from   uint64    // how far the stream had come before; 0: not known
 	since  time.Time // and when
 	count  int64     // since the log began
+	ours   int64     // of these, since the agent started
 	told   [2]uint64 // from and to of the last one that the log has of this epoch
 	last   *statesync.Gap
 }
@@ -87,6 +88,7 @@ func (s *stream) tellGap(version uint64) (reason string, err error) {
 	s.waits = false
 	if err == nil {
 		s.gap.count, s.gap.last = change.Seq, gap
+		s.gap.ours++
 	}
 	s.w.mu.Unlock()
 	if err != nil {

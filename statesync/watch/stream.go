@@ -102,7 +102,7 @@ type Standing struct {
 	Misjudged   int64            // objects on which the kind's rules failed, as often as they were read
 	Failing     int              // objects on which they fail now
 	Hasty       int64            // events that did not wait for another stream, because too many did
-	Gaps        int64            // since the log began
+	Gaps        int64            // since the agent started
 	LastGap     *statesync.Gap   // nil: none since the agent started
 	Audits      int64            // complete ones, since the agent started
 	Corrections map[string]int64 // since the agent started, by what was missed: added, changed, deleted
@@ -463,6 +463,6 @@ func (s *stream) standing() Standing {
 	return Standing{
 		Name: s.Name(), Objects: len(s.objects), Misjudged: s.misjudged, Failing: s.failing, Hasty: s.hasty, Pending: s.inflight.Len(), Mark: s.mark(), Resume: s.saved, Synced: s.synced,
 		Seen: s.seen, Held: s.waits, Failure: s.failure, Failures: s.failures,
-		Gaps: s.gap.count, LastGap: s.gap.last, Audits: s.audits, Corrections: maps.Clone(s.corrections), Corrected: s.corrected,
+		Gaps: s.gap.ours, LastGap: s.gap.last, Audits: s.audits, Corrections: maps.Clone(s.corrections), Corrected: s.corrected,
 	}
 }

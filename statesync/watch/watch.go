@@ -197,6 +197,7 @@ func (w *Watcher) add(config Stream) (err error) {
 	s := &stream{Stream: config, w: w, inflight: list.New(), corrections: map[string]int64{}}
 	s.pipe, err = w.opts.Registry.Pipeline(metrics.PipelineOptions{
 		Name: "watch", Target: config.Name(), Unit: "events", Lock: &w.mu, Queue: s.queued,
+		Reasons: []string{"unreadable"},
 	})
 	w.streams = append(w.streams, s)
 	return err
@@ -230,8 +231,13 @@ func (w *Watcher) describe() []error {
 	return append(audits, []error{
 		series("objects", metrics.GaugeType, "objects", "Objects that the stream holds.",
 			func(s Standing) (float64, bool) { return float64(s.Objects), true }),
-		series("seen_age_seconds", metrics.GaugeType, "seconds", "Since the stream's last event or bookmark; bookmarks come about once a minute.",
-			func(s Standing) (float64, bool) { return w.opts.Now().Sub(s.Seen).Seconds(), !s.Seen.IsZero() }),
+		series("seen_age_seconds", metrics.GaugeType, "seconds", "Since the stream's last event or bookmark; bookmarks come about once a minute. 0 while it is held: then it does not listen.",
+			func(s Standing) (float64, bool) {
+				if s.Held {
+					return 0, true
+				}
+				return w.opts.Now().Sub(s.Seen).Seconds(), !s.Seen.IsZero()
+			}),
 		series("held", metrics.GaugeType, "bool", "1 while the stream waits at a gate, because too much is pending or because it is ahead of others.",
 			func(s Standing) (float64, bool) {
 				if s.Held {
@@ -249,7 +255,14 @@ func (w *Watcher) describe() []error {
 			func(s Standing) (float64, bool) { return float64(s.Misjudged), true }),
 		series("hasty_total", metrics.CounterType, "events", "Events that did not wait for what another stream may tell, because half of what may be pending did.",
 			func(s Standing) (float64, bool) { return float64(s.Hasty), true }),
-		series("gaps_total", metrics.CounterType, "gaps", "Intervals of which nobody can say what happened, since the log began.",
+		series("last_gap_age_seconds", metrics.GaugeType, "seconds", "Since the stream's last gap was found; nothing while none was since the agent started.",
+			func(s Standing) (float64, bool) {
+				if s.LastGap == nil {
+					return 0, false
+				}
+				return w.opts.Now().Sub(s.LastGap.To).Seconds(), true
+			}),
+		series("gaps_total", metrics.CounterType, "gaps", "Intervals of which nobody can say what happened, found since the agent started.",
 			func(s Standing) (float64, bool) { return float64(s.Gaps), true }),
 	}...)
 }
