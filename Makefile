@@ -12,7 +12,7 @@ VULN     := $(TOOL)/govulncheck/go.mod govulncheck
 UNIT     := $(GO) list ./... | grep -v '/outrider/e2e'
 E2E      := $(GO) test -count=1 -timeout 20m -p 1 -v
 COUNT    ?= 5
-MODULES  := . docs/model e2e/bench e2e/cluster e2e/series/statsdexporter $(wildcard tools/*)
+MODULES  := . docs/model e2e/alerts/datadogclient e2e/bench e2e/cluster e2e/series/statsdexporter $(wildcard tools/*)
 
 # The version is git's where there is a clone, and "devel" in a bare copy.
 git      = $(shell [ -e .git ] && git $(1) 2>/dev/null)
@@ -52,7 +52,8 @@ e2e: bin/devcluster ## tests against a real API server, built from source
 	cd e2e/cluster && DEVCLUSTER=$(CURDIR)/bin/devcluster $(GO) test ./...
 	$(call say,end-to-end tests: about 14 minutes)
 	@[ -n "$$($(GO) list ./e2e/...)" ] || { echo "no package in ./e2e/..."; exit 1; }
-	e2e/series/install.sh && e2e/neighbours/install.sh && e2e/verdicts/install.sh
+	cd e2e/alerts/datadogclient && $(GO) test -count=1 ./...
+	for d in series neighbours verdicts alerts; do e2e/$$d/install.sh || exit 1; done
 	OUTRIDER_E2E=1 DEVCLUSTER=$(CURDIR)/bin/devcluster $(E2E) ./e2e/...
 
 lint: ## golangci-lint and gofumpt, pinned in tools/
@@ -60,6 +61,7 @@ lint: ## golangci-lint and gofumpt, pinned in tools/
 	$(LINT) run ./...
 	cd docs/model && $(LINT) run -c ../../.golangci.yml ./...
 	cd e2e/bench && $(LINT) run -c ../../.golangci.yml ./...
+	cd e2e/alerts/datadogclient && $(LINT) run -c ../../../.golangci.yml ./...
 	$(call say,linting e2e/cluster: about 10 minutes the first time)
 	cd e2e/cluster && $(LINT) run -c ../../.golangci.yml ./...
 	@unformatted=$$($(GOFUMPT) -l .); \

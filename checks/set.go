@@ -237,6 +237,9 @@ func (s *Set) Reload(_ context.Context, next any) (applied, restart []string, er
 		what := "added"
 		if i >= 0 {
 			what, u.revision = "changed", before[i].revision+1
+			if before[i].asks(item) {
+				u.checker = before[i].checker // with what it knows
+			}
 		}
 		applied = append(applied, "check "+item.Name+": "+what)
 	}
@@ -257,7 +260,12 @@ func (s *Set) Reload(_ context.Context, next any) (applied, restart []string, er
 func (u *unit) is(item Item) bool {
 	a, b := u.Item, item
 	a.Item, b.Item = item.Item, item.Item // places in the file
-	return u.Kind == item.Kind && reflect.DeepEqual(u.Config, item.Config) && reflect.DeepEqual(a, b)
+	return u.asks(item) && reflect.DeepEqual(a, b)
+}
+
+// asks reports whether an item asks the same, whatever becomes of the answer.
+func (u *unit) asks(item Item) bool {
+	return u.Kind == item.Kind && reflect.DeepEqual(u.Config, item.Config)
 }
 
 // A Folder is a checker that has found the checks of another digest.

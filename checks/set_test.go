@@ -103,7 +103,11 @@ func TestAReloadOfChecks(t *testing.T) {
 	c.set(verdict.Result{Status: verdict.Warn, Message: "another"})
 	slower := sayItem("a", "x", a)
 	slower.Every = time.Minute
+	asks := s.current()[0].checker
 	reload([]Item{slower, sayItem("b", "y", c), sayItem("c", "x", c)}, "check a: changed", "check b: changed", "check c: added")
+	if s.current()[0].checker != asks {
+		t.Error("a check that is only asked more rarely has forgotten what it knew")
+	}
 	if r := before[1].Run(t.Context()); r.Status != verdict.Warn || r.Message != "another" {
 		t.Errorf("what the runner has still asks the old check: %+v", r)
 	}

@@ -28,7 +28,7 @@ func unitOf(r rule.Rule) figureUnit {
 		return figureUnit{"s", "seconds", "s"}
 	case r.Func == rule.Absence:
 		return u
-	case r.Func == rule.Change && r.Ratio:
+	case r.Func == rule.Change && r.Ratio, r.Func == rule.Share:
 		return figureUnit{"", "ratio", ""}
 	case strings.HasSuffix(name, "_seconds"):
 		u = figureUnit{"s", "seconds", "s"}
@@ -79,6 +79,11 @@ func sentence(r rule.Rule, j rule.Judgement, now time.Time) string {
 		what = fmt.Sprintf("%s quantile of %s over %s", strconv.FormatFloat(r.Quantile, 'g', -1, 64), of, brief(r.Window))
 	case rule.Staleness:
 		what = "age of the newest sample of " + of
+	case rule.Share:
+		what = "share of " + of + " in " + r.All.Name + " over " + brief(r.Window)
+		if r.Short > 0 {
+			what += " and " + brief(r.Short)
+		}
 	case rule.Change:
 		what = "change of " + of + " against " + brief(r.Shift) + " earlier"
 	}

@@ -21,6 +21,12 @@ type Samples interface {
 	Range(from, to time.Time) iter.Seq2[time.Time, float64]
 }
 
+// An Input is what a rule reads.
+type Input struct {
+	Series []Samples // of the selector Series
+	All    []Samples // of the selector All
+}
+
 // A Figure is what a rule judges.
 type Figure struct {
 	Tags   map[string]string // that were kept
@@ -37,36 +43,51 @@ func (f Figure) Known() bool { return !math.IsNaN(f.Value) }
 // one for a level and a staleness, and for a rate and a quantile two that are
 // half a window apart or more. Of a counter of two seconds' age nobody knows the
 // rate by the minute.
-func Figures(r Rule, series []Samples, now time.Time) []Figure {
+func Figures(r Rule, in Input, now time.Time) []Figure {
 	r = r.WithDefaults()
-	if r.Func == Absence {
-		return []Figure{absence(r, series, now)}
-	}
 	groups := map[string]*group{}
-	for _, s := range series {
-		tags := s.Tags()
-		if r.Aggregate != Worst {
-			kept := make(map[string]string, len(r.By))
-			for _, name := range r.By {
-				if v, ok := tags[name]; ok {
-					kept[name] = v
-				}
-			}
-			tags = kept
-		}
+	groupOf := func(s Samples) *group {
+		tags := r.kept(s.Tags())
 		key := keyOf(tags)
-		g := groups[key]
-		if g == nil {
-			g = &group{tags: tags}
-			groups[key] = g
+		if groups[key] == nil {
+			groups[key] = &group{tags: tags}
 		}
-		g.add(r, s, now)
+		return groups[key]
+	}
+	switch r.Func {
+	case Absence:
+		return []Figure{absence(r, in.Series, now)}
+	case Share:
+		for _, s := range in.Series {
+			groupOf(s).part.add(r, s, now)
+		}
+		for _, s := range in.All {
+			groupOf(s).all.add(r, s, now)
+		}
+	default:
+		for _, s := range in.Series {
+			groupOf(s).add(r, s, now)
+		}
 	}
 	out := make([]Figure, 0, len(groups))
 	for _, key := range slices.Sorted(maps.Keys(groups)) {
 		out = append(out, groups[key].figure(r))
 	}
 	return out
+}
+
+// kept are those of a series' tags that its figure has.
+func (r Rule) kept(tags map[string]string) map[string]string {
+	if r.Aggregate == Worst {
+		return tags
+	}
+	kept := make(map[string]string, len(r.By))
+	for _, name := range r.By {
+		if v, ok := tags[name]; ok {
+			kept[name] = v
+		}
+	}
+	return kept
 }
 
 // keyOf is the same for the same tags.
@@ -87,6 +108,7 @@ type group struct {
 	now, earlier tally
 	why          string
 	series       int
+	part, all    growth // of a share
 }
 
 // A tally aggregates.
@@ -142,6 +164,9 @@ func (g *group) add(r Rule, s Samples, now time.Time) {
 }
 
 func (g *group) figure(r Rule) Figure {
+	if r.Func == Share {
+		return g.share(r)
+	}
 	f := Figure{Tags: g.tags, Value: g.now.value(r.Aggregate), Series: g.series}
 	if r.Func == Change {
 		f.Value = change(f.Value, g.earlier.value(r.Aggregate), r.Ratio)
@@ -201,10 +226,18 @@ func level(s Samples, from, now time.Time, window time.Duration) (v float64, why
 }
 
 func rate(s Samples, from, now time.Time, window time.Duration) (float64, string) {
+	grew, n, span := grown(s, from, now)
+	if why := tooFew(n, span, window); why != "" {
+		return math.NaN(), why
+	}
+	return grew / span.Seconds(), ""
+}
+
+// grown is how much a counter grew from its first of n samples to its last one.
+func grown(s Samples, from, to time.Time) (grew float64, n int, span time.Duration) {
 	var began, ended time.Time
-	var grew, last float64
-	n := 0
-	for at, v := range s.Range(from, now) {
+	last := 0.0
+	for at, v := range s.Range(from, to) {
 		switch {
 		case math.IsNaN(v) || math.IsInf(v, 0):
 			continue
@@ -218,10 +251,40 @@ func rate(s Samples, from, now time.Time, window time.Duration) (float64, string
 		ended, last = at, v
 		n++
 	}
-	if why := tooFew(n, ended.Sub(began), window); why != "" {
-		return math.NaN(), why
+	return grew, n, ended.Sub(began)
+}
+
+// A growth is how much the series of one side of a share grew.
+type growth struct {
+	series      int
+	long, short float64
+	known       bool // one of them has two samples
+}
+
+func (g *growth) add(r Rule, s Samples, now time.Time) {
+	g.series++
+	long, n, _ := grown(s, now.Add(-r.Window), now)
+	short, _, _ := grown(s, now.Add(-r.Short), now)
+	g.long, g.short, g.known = g.long+long, g.short+short, g.known || n > 1
+}
+
+func (g *group) share(r Rule) Figure {
+	f := Figure{Tags: g.tags, Value: math.NaN(), Series: g.part.series + g.all.series}
+	switch {
+	case !g.all.known:
+		f.Why = "there are fewer than two samples of " + r.All.Name
+	case g.all.long < r.Least:
+		f.Why = fmt.Sprintf("%s grew by %.4g in %s, want %.4g or more", r.All.Name, g.all.long, short(r.Window), r.Least)
+	case g.all.long == 0:
+		f.Why = fmt.Sprintf("%s did not grow in %s", r.All.Name, short(r.Window))
+	case r.Short == 0:
+		f.Value = g.part.long / g.all.long
+	case g.all.short == 0:
+		f.Why = fmt.Sprintf("%s did not grow in %s", r.All.Name, short(r.Short))
+	default:
+		f.Value = min(g.part.long/g.all.long, g.part.short/g.all.short)
 	}
-	return grew / ended.Sub(began).Seconds(), ""
+	return f
 }
 
 func quantile(s Samples, from, now time.Time, window time.Duration, q float64) (float64, string) {

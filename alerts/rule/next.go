@@ -71,7 +71,7 @@ type Outcome struct {
 // Next evaluates a rule at a moment. The same arguments give the same results, and
 // samples later than now change nothing. It is meant to be called at even intervals
 // with growing times; of a clock that was set back it makes no negative times.
-func Next(s State, r Rule, series []Samples, now time.Time) (State, Outcome) {
+func Next(s State, r Rule, in Input, now time.Time) (State, Outcome) {
 	r = r.WithDefaults()
 	next := State{Since: s.Since, Groups: map[string]Group{}}
 	if next.Since.IsZero() || next.Since.After(now) {
@@ -94,7 +94,7 @@ func Next(s State, r Rule, series []Samples, now time.Time) (State, Outcome) {
 		out.Judgements = append(out.Judgements, g.judgement(f))
 	}
 	figures := map[string]Figure{}
-	for _, f := range Figures(r, series, now) {
+	for _, f := range Figures(r, in, now) {
 		if r.Func == Absence && f.Value > 0 && now.Sub(next.Since) < r.Window {
 			f.Value, f.Why = math.NaN(), "looked for "+short(now.Sub(next.Since))+" only"
 		}
@@ -124,14 +124,14 @@ func (s State) Open() (out []Episode) {
 // Replay evaluates a rule over recorded samples, from one moment to another, both
 // included, and returns its episodes in the order in which they ended; those that go
 // on come last. A step that is not positive gives none.
-func Replay(r Rule, series []Samples, from, to time.Time, step time.Duration) (out []Episode) {
+func Replay(r Rule, in Input, from, to time.Time, step time.Duration) (out []Episode) {
 	if step <= 0 {
 		return nil
 	}
 	var s State
 	for at := from; !at.After(to); at = at.Add(step) {
 		var o Outcome
-		s, o = Next(s, r, series, at)
+		s, o = Next(s, r, in, at)
 		out = append(out, o.Ended...)
 	}
 	return append(out, s.Open()...)

@@ -71,7 +71,7 @@ func TestEpisodes(t *testing.T) {
 		"never there":                          {Rule{Func: Absence, Window: time.Minute, Crit: mustRange(t, "0")}, []float64{gap, gap, gap, gap, gap, gap, gap, gap}, []string{"fail 6-... 1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := show(Replay(tt.rule, []Samples{every(s, tt.of...)}, t0, at(time.Duration(len(tt.of)-1)*s), s), s)
+			got := show(Replay(tt.rule, Input{Series: []Samples{every(s, tt.of...)}}, t0, at(time.Duration(len(tt.of)-1)*s), s), s)
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
@@ -87,7 +87,7 @@ func TestEachSeriesHasItsOwnFor(t *testing.T) {
 		tagged(every(s, 1, 1, 11, 11, 1, 11, 1, 1), "n", "b"),
 	}
 	want := []string{"afail 6-7 11"}
-	if diff := cmp.Diff(want, show(Replay(r, of, t0, at(7*s), s), s)); diff != "" {
+	if diff := cmp.Diff(want, show(Replay(r, Input{Series: of}, t0, at(7*s), s), s)); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
@@ -100,7 +100,7 @@ func TestForSurvivesARestart(t *testing.T) {
 	var a, b State
 	for i := range 14 {
 		var o Outcome
-		a, o = Next(a, r, of, at(time.Duration(i)*s))
+		a, o = Next(a, r, Input{Series: of}, at(time.Duration(i)*s))
 		whole = append(whole, o.Ended...)
 		data, err := json.Marshal(b)
 		if err != nil {
@@ -110,7 +110,7 @@ func TestForSurvivesARestart(t *testing.T) {
 		if err := json.Unmarshal(data, &b); err != nil {
 			t.Fatal(err)
 		}
-		b, o = Next(b, r, of, at(time.Duration(i)*s))
+		b, o = Next(b, r, Input{Series: of}, at(time.Duration(i)*s))
 		parts = append(parts, o.Ended...)
 	}
 	whole, parts = append(whole, a.Open()...), append(parts, b.Open()...)
@@ -122,12 +122,12 @@ func TestForSurvivesARestart(t *testing.T) {
 func TestAClockSetBack(t *testing.T) {
 	r := Rule{Crit: mustRange(t, "10"), For: time.Minute, Window: 24 * time.Hour}
 	of := []Samples{&Recorded{Points: []Point{{at(-2 * time.Hour), 11}}}}
-	s, _ := Next(State{}, r, of, t0)
-	s, _ = Next(s, r, of, at(time.Minute))
+	s, _ := Next(State{}, r, Input{Series: of}, t0)
+	s, _ = Next(s, r, Input{Series: of}, at(time.Minute))
 	if len(s.Open()) != 1 {
 		t.Fatalf("got %+v, want an open episode", s)
 	}
-	s, o := Next(s, r, nil, at(-time.Hour))
+	s, o := Next(s, r, Input{}, at(-time.Hour))
 	if len(o.Ended) != 1 || o.Ended[0].Ended.Before(o.Ended[0].Began) || len(s.Groups) != 0 {
 		t.Errorf("got %+v and %+v, want an episode that ended no earlier than it began", o.Ended, s)
 	}
@@ -198,8 +198,8 @@ func TestProperties(t *testing.T) {
 			if err != nil {
 				t.Fatalf("seed %d: %v", seed, err)
 			}
-			next, o := Next(s, r, of, now)
-			again, oAgain := Next(s, r, []Samples{until(a, now), until(b, now)}, now)
+			next, o := Next(s, r, Input{Series: of}, now)
+			again, oAgain := Next(s, r, Input{Series: []Samples{until(a, now), until(b, now)}}, now)
 			if diff := cmp.Diff(next, again) + cmp.Diff(o, oAgain, nans); diff != "" {
 				t.Fatalf("seed %d: without later samples: %s", seed, diff)
 			}
@@ -253,6 +253,6 @@ func BenchmarkNextHundredSeries(b *testing.B) {
 	b.ReportAllocs()
 	var s State
 	for b.Loop() {
-		s, _ = Next(s, r, of, at(time.Hour-time.Second))
+		s, _ = Next(s, r, Input{Series: of}, at(time.Hour-time.Second))
 	}
 }

@@ -46,6 +46,13 @@ const (
 	// with Ratio, (now - earlier) / |earlier|, so that -0.5 is half as much. Of a
 	// counter the rates over Window are compared, of all others the levels.
 	Change Func = "change"
+
+	// Share is which part of what All counts Series counts too: how much the one grew
+	// in the window, by how much the other did. Where Short is given it is the lesser
+	// of the shares in both windows: what is over, the short one does not know any
+	// more. It is not known where All grew by less than Least, or not at all. Of no
+	// series to count it is 0, where there are some of All.
+	Share Func = "share"
 )
 
 // An Aggregate says how the figures of several series become one.
@@ -63,11 +70,45 @@ const (
 	Worst Aggregate = "worst"
 )
 
-// A Selector names series: those of a name that have these tags; they may have
-// others. Source is a neighbour's or a collector's name; empty: all.
+// A Selector names series: those of a name that have these tags, and none of the
+// values of Except, of which a * at the end stands for any text; they may have other
+// tags. Source is a neighbour's or a collector's
+// name; empty: all.
 type Selector struct {
 	Source, Name string
 	Tags         map[string]string
+	Except       map[string][]string
+}
+
+// empty is the key of a value that is none.
+func (s Selector) empty() string {
+	for _, v := range s.Tags {
+		if v == "" {
+			return "match"
+		}
+	}
+	for _, values := range s.Except {
+		if len(values) == 0 || slices.Contains(values, "") {
+			return "except"
+		}
+	}
+	return ""
+}
+
+// Excepts reports whether a tag of a series has a value that is left out.
+func (s Selector) Excepts(tags map[string]string) bool {
+	for tag, patterns := range s.Except {
+		if v, ok := tags[tag]; ok && slices.ContainsFunc(patterns, func(p string) bool { return fits(p, v) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// fits reports whether a value is that of a pattern, in which * at the end is any text.
+func fits(pattern, v string) bool {
+	prefix, open := strings.CutSuffix(pattern, "*")
+	return pattern == v || open && strings.HasPrefix(v, prefix)
 }
 
 // A Rule says when series are not well. A nil range never alerts.
@@ -80,11 +121,14 @@ type Rule struct {
 	Quantile float64       // 0 to 1
 	Shift    time.Duration // of Change
 	Ratio    bool          // of Change
+	All      Selector      // of Share
+	Short    time.Duration // of Share: a second, shorter window; 0: none
+	Least    float64       // of Share
 
 	// Aggregate is by default Sum for Rate and Change, Max for Staleness, and Worst
 	// for the others. By are the tags that are kept: there is a figure for each
 	// combination of their values. Neither counts for Absence, and By not for Worst,
-	// which keeps all tags.
+	// which keeps all tags. A Share is always one of sums.
 	Aggregate Aggregate
 	By        []string
 
@@ -120,7 +164,7 @@ func (r Rule) WithDefaults() Rule {
 	}
 	switch {
 	case r.Aggregate != "":
-	case r.Func == Rate || r.Func == Change:
+	case r.Func == Rate || r.Func == Change || r.Func == Share:
 		r.Aggregate = Sum
 	case r.Func == Staleness:
 		r.Aggregate = Max
@@ -160,8 +204,8 @@ func (r Rule) Validate() error {
 	if r.Series.Name == "" {
 		wrong("series", "nothing", "the name of a series")
 	}
-	if !slices.Contains([]Func{Level, Rate, Quantile, Absence, Staleness, Change}, r.Func) {
-		wrong("func", r.Func, "level, rate, quantile, absence, staleness or change")
+	if !slices.Contains([]Func{Level, Rate, Quantile, Absence, Staleness, Change, Share}, r.Func) {
+		wrong("func", r.Func, "level, rate, quantile, absence, staleness, change or share")
 	}
 	if !slices.Contains([]Aggregate{Sum, Min, Max, Avg, Worst}, r.Aggregate) {
 		wrong("aggregate", r.Aggregate, "sum, min, max, avg or worst")
@@ -169,11 +213,19 @@ func (r Rule) Validate() error {
 	if r.Window <= 0 {
 		wrong("window", r.Window, "more than 0")
 	}
+	for _, s := range []Selector{r.Series, r.All} {
+		if why := s.empty(); why != "" {
+			wrong(why, "an empty value", "text: a tag without a value is none")
+		}
+	}
 	if r.Func == Quantile && !(r.Quantile >= 0 && r.Quantile <= 1) {
 		wrong("quantile", r.Quantile, "0 to 1")
 	}
 	if r.Func == Change && r.Shift <= 0 {
 		wrong("shift", r.Shift, "more than 0")
+	}
+	if r.Func == Share {
+		r.wrongShare(wrong)
 	}
 	for key, d := range map[string]time.Duration{"for": r.For, "keep_for": r.KeepFor} {
 		if d < 0 {
@@ -197,6 +249,27 @@ func (r Rule) Validate() error {
 	}
 	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errors.Join(errs...)
+}
+
+func (r Rule) wrongShare(wrong func(key string, got any, want string)) {
+	if r.All.Name == "" {
+		wrong("all", "nothing", "the name of a series")
+	}
+	if r.Short < 0 || r.Short >= r.Window {
+		wrong("short", r.Short, "less than window, which is "+r.Window.String())
+	}
+	if !(r.Least >= 0) {
+		wrong("least", r.Least, "0 or more")
+	}
+	if r.Aggregate != Sum {
+		wrong("aggregate", r.Aggregate, "sum: a share is one of sums")
+	}
+	for _, l := range []*nagios.Range{r.Warn, r.Crit} {
+		if r.Short > 0 && l != nil && (l.Inside || l.Start > 0) {
+			wrong("short", r.Short, "no second window with a range that has a lower end: the lesser share counts")
+			break
+		}
+	}
 }
 
 // within reports whether a figure that is fine by the inner range is fine by the

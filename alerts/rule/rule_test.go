@@ -100,7 +100,7 @@ func TestFigures(t *testing.T) {
 		"the least":                            {Rule{Aggregate: Min}, []Samples{every(s, 1), every(s, 2), every(s, nan)}, 0, 1, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := Figures(tt.rule, tt.of, at(tt.at))
+			got := Figures(tt.rule, Input{Series: tt.of}, at(tt.at))
 			if len(got) != 1 {
 				t.Fatalf("got %d figures, want 1", len(got))
 			}
@@ -123,7 +123,7 @@ func TestFiguresAreKeptApartByTags(t *testing.T) {
 	}
 	show := func(r Rule) map[string]float64 {
 		out := map[string]float64{}
-		for _, f := range Figures(r, of, t0) {
+		for _, f := range Figures(r, Input{Series: of}, t0) {
 			b, err := json.Marshal(f.Tags)
 			if err != nil {
 				t.Fatal(err)
@@ -198,7 +198,7 @@ func TestWorstSpeaksForAll(t *testing.T) {
 		"if nothing is known":              {[]float64{nan, nan}, "a", verdict.Unknown},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, o := Next(State{}, r, of(tt.values...), t0)
+			_, o := Next(State{}, r, Input{Series: of(tt.values...)}, t0)
 			got, ok := o.Worst(r)
 			if !ok || got.Tags["n"] != tt.want || got.Status != tt.status {
 				t.Errorf("got %+v, want %s %s", got, tt.want, tt.status)

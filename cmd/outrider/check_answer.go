@@ -44,6 +44,8 @@ type digestCheck struct {
 	Runbook  string           `json:"runbook"`
 
 	Measures     []verdict.Measure `json:"measures"`
+	Stale        json.RawMessage   `json:"stale"`       // true: what it measured is of long ago
+	Maintenance  json.RawMessage   `json:"maintenance"` // there, while it is
 	Acknowledged *struct {
 		Who string `json:"who"`
 		Why string `json:"why"`

@@ -25,12 +25,15 @@ const (
 
 // digestFlags are those of the plugin.
 type digestFlags struct {
-	host, path             string
-	port                   uint16
-	useTLS, version        bool
-	within                 seconds
-	verbose                int
-	category, check, group string
+	host, path      string
+	port            uint16
+	useTLS, version bool
+	within          seconds
+	verbose         int
+	category, group string
+	check           checkFlag
+	leaveOut        string // what the names of checks begin with
+	judge           judge
 
 	credentials
 	fanOut
@@ -73,13 +76,22 @@ application that refuses, resets or does not answer in time is 2. 3 is what tell
 nothing about it: a wrong password or certificate, a name that does not resolve,
 an answer that is no digest, a wrong command line. A redirect is not followed.
 
+With --warn or --crit the figure of one check is judged here, by these ranges,
+whatever the agent itself makes of it. A level that the service has had, and that
+is HARD, is left only within the clear range. A check that passes without a figure
+is 0; one that is unknown, late or not there is 3. So is an agent that does not
+answer: the service outrider-agent, which asks for the check runner, tells of that.
+
 With --fan-out each check's result is written to the command file of Nagios, too,
 for a passive service named as the check is. The exit code is the digest's, or
 that of a fan-out that failed when it is worse.`,
 		Example: `  outrider check digest http://127.0.0.1:9610
   outrider check digest unix:/run/outrider.sock
   check_digest -H 10.0.0.1 -S --ca-file ca.pem --auth-file /etc/nagios/outrider.auth
-  check_digest -H 10.0.0.1 --category email -t 10 -v`,
+  check_digest -H 10.0.0.1 --category email -t 10 -v
+  check_digest -H 10.0.0.1 --check alert/ledger-space --warn 0.8 --crit 0.95
+  check_digest -H 10.0.0.1 --check alert/ledger-space --crit 0.95 --crit-clear 0.9 \
+    --last CRITICAL --last-type HARD`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if _, known := kinds["digest"]; known && len(args) > 0 && strings.HasPrefix(strings.TrimSpace(args[0]), "{") {
 				return checkKind(c, "digest", args, kinds, time.Duration(f.within))
@@ -102,8 +114,10 @@ that of a fan-out that failed when it is worse.`,
 	flags.BoolVar(&f.insecure, "insecure", false, "trust any certificate")
 	flags.StringVar(&f.authFile, "auth-file", "", "file with user:password or a bearer token, mode 0640 or less")
 	flags.StringVar(&f.category, "category", "", "page, email or all (default page)")
-	flags.StringVar(&f.check, "check", "", "name of the only check to ask about")
+	flags.Var(&f.check, "check", "name of the only check to ask about")
 	flags.StringVar(&f.group, "group", "", "only checks of this probe: live, ready or startup")
+	flags.StringVar(&f.leaveOut, "without", "", "leave out checks whose names begin so, but not the unknown and late ones")
+	f.judge.addFlags(c)
 	flags.StringVar(&f.file, "fan-out", "", "command file of Nagios, for a passive result of each check")
 	flags.StringVar(&f.fanOut.host, "fan-out-host", "", "host_name of these results")
 	flags.StringVar(&f.prefix, "fan-out-prefix", "", "what the names of their services begin with")
@@ -140,8 +154,7 @@ func (f *digestFlags) run(c *cobra.Command, args []string) error {
 		select {
 		case r = <-done:
 		case <-time.After(100 * time.Millisecond):
-			e := interrupted(ctx, within)
-			r = report{status: e.status, text: t.shown + ": " + e.text}
+			r = f.failed(t, interrupted(ctx, within))
 		}
 	}
 	return r.print(c.OutOrStdout())
@@ -175,38 +188,39 @@ func (f *digestFlags) target(args []string) (*target, error) {
 		return nil, err
 	case t.url.Scheme == "http" && (f.needTLS() || f.useTLS):
 		return nil, errors.New("got flags about TLS for an address without, want https:// or -S with -H")
+	case f.leaveOut != "" && f.check.name != "":
+		return nil, errors.New("--without: got --check, too, want one or the other")
 	}
-	return t, f.fanOut.validate()
+	return t, cmp.Or(f.judge.validate(f), f.fanOut.validate())
 }
 
 // report asks.
 func (f *digestFlags) report(ctx context.Context, t *target) report {
-	fail := func(err error) report {
-		r := report{status: verdict.Unknown, text: fmt.Sprintf("%s: %v", t.shown, err)}
-		if answer, ok := errors.AsType[*failedAnswer](err); ok {
-			r.status = answer.status
-		}
-		return r
-	}
 	trust, err := f.tls()
 	if err != nil {
-		return fail(err)
+		return f.failed(t, err)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.query(t), nil)
 	if err != nil {
-		return fail(err)
+		return f.failed(t, err)
 	}
 	req.Header.Set("Accept", "application/health+json")
 	req.Header.Set("User-Agent", pluginName+"/"+version)
 	if err := f.authorize(req); err != nil {
-		return fail(err)
+		return f.failed(t, err)
 	}
 	started := time.Now()
 	d, err := ask(t.client(trust), req, time.Duration(f.within))
 	if err != nil {
-		return fail(err)
+		return f.failed(t, err)
 	}
 	now := time.Now()
+	if f.judge.on() {
+		return f.judged(d, t, now.Sub(started))
+	}
+	if f.leaveOut != "" {
+		d.without(f.leaveOut)
+	}
 	r := d.summary(t, f.what(), f.verbose, now.Sub(started), time.Duration(f.within), now)
 	if f.file == "" {
 		return r
@@ -218,15 +232,32 @@ func (f *digestFlags) report(ctx context.Context, t *target) report {
 	return r
 }
 
+// failed is the report that there is no digest. Whoever judges a figure has none then,
+// and knows nothing.
+func (f *digestFlags) failed(t *target, err error) report {
+	r := report{status: verdict.Unknown, text: fmt.Sprintf("%s: %v", t.shown, err)}
+	answer, ok := errors.AsType[*failedAnswer](err)
+	switch {
+	case ok && !f.judge.on():
+		r.status = answer.status
+	case ok && strings.HasPrefix(answer.text, saysNoCheck):
+		r.text = t.shown + ": " + notThere(f.check.name)
+	}
+	return r
+}
+
+// saysNoCheck is how it is told that the agent does not have a check.
+const saysNoCheck = "status 404 that begins with no check "
+
 // query is the address with what is asked for.
 func (f *digestFlags) query(t *target) string {
 	u := *t.url
 	q := u.Query()
 	category := f.category
-	if category == "" && f.check != "" {
+	if category == "" && f.check.name != "" {
 		category = "all" // a name says enough
 	}
-	for key, value := range map[string]string{"category": category, "check": f.check, "group": f.group} {
+	for key, value := range map[string]string{"category": category, "check": f.check.name, "group": f.group} {
 		if value != "" {
 			q.Set(key, value)
 		}
@@ -241,7 +272,7 @@ func (f *digestFlags) query(t *target) string {
 // what says which checks they are.
 func (f *digestFlags) what() string {
 	text := cmp.Or(f.category, string(verdict.Page)) + " checks"
-	if f.category == "all" || f.category == "" && f.check != "" {
+	if f.category == "all" || f.category == "" && f.check.name != "" {
 		text = "checks"
 	}
 	if f.group != "" {

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/outrider-agent/outrider/agent/config"
+	"github.com/outrider-agent/outrider/alerts"
 	"github.com/outrider-agent/outrider/checks"
 	"github.com/outrider-agent/outrider/collectors"
 	"github.com/outrider-agent/outrider/statesync/controller"
@@ -22,13 +23,15 @@ type settings struct {
 	statesync *controller.Config
 	series    *seriesConfig
 	verdicts  []checks.Item
+	alerts    alertsConfig
+	rules     []alerts.Rule // that the agent evaluates
 }
 
 // load reads a configuration file. Its mistakes are errors of usage.
 func load(path string) (*settings, error) {
 	s := &settings{statesync: &controller.Config{}, series: &seriesConfig{}}
 	sections := s.series.sections()
-	sections[controller.Section], sections["checks"] = s.statesync, &s.verdicts
+	sections[controller.Section], sections["checks"], sections[alertsSection] = s.statesync, &s.verdicts, &s.alerts
 	file, err := config.Load(path, config.Options{
 		Sections: sections,
 		Kinds: map[string]config.Kinds{
@@ -40,7 +43,7 @@ func load(path string) (*settings, error) {
 		return nil, usageError(err)
 	}
 	s.File = file
-	if err := errors.Join(s.series.check(), s.checkItems()); err != nil {
+	if err := errors.Join(s.series.check(), s.checkRules(), s.checkItems()); err != nil {
 		return nil, usageError(fmt.Errorf("%s: %w", path, err))
 	}
 	if s.Has(controller.Section) && s.DataDir == "" {

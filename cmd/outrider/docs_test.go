@@ -25,7 +25,7 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	structs := []any{config.File{}, config.Listen{}, controller.Config{}, controller.KindConfig{}, controller.KindName{}, controller.SinkConfig{}, controller.FilterConfig{}, custom.Rules{}}
-	structs = append(structs, seriesConfig{}, history.Config{}, collectors.Neighbour{}, collectors.Item{}, collectors.Pipeline{}, collectors.Term{}, collectors.Selection{}, collectors.PipelineSelection{}, exporters.Config{}, checks.Item{})
+	structs = append(structs, seriesConfig{}, history.Config{}, collectors.Neighbour{}, collectors.Item{}, collectors.Pipeline{}, collectors.Term{}, collectors.Selection{}, collectors.PipelineSelection{}, exporters.Config{}, checks.Item{}, alertsConfig{})
 	for _, table := range []config.Kinds{sinks.Kinds(), collectors.Kinds(), exporterKinds(), checks.Kinds()} {
 		for _, kind := range table {
 			structs = append(structs, kind())
@@ -36,7 +36,7 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 		if typ.Kind() == reflect.Pointer {
 			typ = typ.Elem()
 		}
-		for field := range typ.Fields() {
+		for _, field := range reflect.VisibleFields(typ) {
 			key := field.Tag.Get("yaml")
 			if key == "" || key == "listen" || key == "log" || key == "ledger" { // their keys have lines of their own
 				continue

@@ -70,7 +70,7 @@ func rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError(fmt.Errorf("%w; see %s --help", err, c.CommandPath()))
 	})
-	root.AddCommand(runCommand(), demoCommand(), simulateCommand(), reloadCommand(), configCommand(), checkCommand(checks.Kinds(), loadChecks), probeCommand(), ledgerCommand(), versionCommand())
+	root.AddCommand(runCommand(), demoCommand(), simulateCommand(), reloadCommand(), configCommand(), checkCommand(checks.Kinds(), loadChecks), probeCommand(), ledgerCommand(), alertsCommand(), versionCommand())
 	strictArgs(root)
 	return root
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -48,9 +49,9 @@ collectors:
 exporters: [{name: tsdb, opentsdb: {url: "http://127.0.0.1:1"}}]
 `
 
-// catalogue runs an agent with everything, against a simulated cluster, and
+// descriptions runs an agent with everything, against a simulated cluster, and
 // returns the descriptions of all its metrics, sorted by name.
-func catalogue(t *testing.T) []metrics.Desc {
+func descriptions(t *testing.T) []metrics.Desc {
 	t.Helper()
 	dir := t.TempDir()
 	sim, err := demo.NewSimulation(demo.Load{Rate: 20, Workloads: 10, Seed: 1}, demo.Place{Folder: dir, Log: slog.New(slog.DiscardHandler)})
@@ -124,22 +125,34 @@ func hasChanges(reg *metrics.Registry) bool {
 	return slices.ContainsFunc(reg.Pipelines(), func(p metrics.PipelineSnapshot) bool { return p.Name == "delivery" && p.Out > 0 })
 }
 
-// TestEveryMetricIsDocumented holds docs/metrics.md to the descriptions in the
-// code: with -update it is written.
+// TestEveryMetricIsDocumented holds docs/metrics.md, and the list that alerts and
+// dashboards are made from, to the descriptions in the code: with -update they are
+// written.
 func TestEveryMetricIsDocumented(t *testing.T) {
 	var b strings.Builder
 	b.WriteString(metricsHead)
 	part := ""
-	for _, d := range catalogue(t) {
+	descs := descriptions(t)
+	list, err := json.MarshalIndent(descs, "", "\t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	written(t, "../../metrics/catalogue/catalogue.json", string(list)+"\n")
+	for _, d := range descs {
 		if next := partOf(d.Name); next != part {
 			part = next
 			fmt.Fprintf(&b, "\n## %s\n| name | type | unit | tags | what |\n|---|---|---|---|---|\n", part)
 		}
 		fmt.Fprintf(&b, "| `%s`<br>`%s` | %s | %s | %s | %s |\n", d.Name, d.Datadog, d.Type, d.Unit, strings.Join(d.Tags, ", "), strings.ReplaceAll(d.Help, "|", "\\|"))
 	}
-	const path = "../../docs/metrics.md"
+	written(t, "../../docs/metrics.md", b.String())
+}
+
+// written wants a file to be what the code says, and writes it with -update.
+func written(t *testing.T, path, text string) {
+	t.Helper()
 	if *update {
-		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -147,8 +160,8 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := gocmp.Diff(string(want), b.String()); diff != "" {
-		t.Errorf("docs/metrics.md is not what the code says, run go test ./cmd/outrider -run Documented -update (-file +code):\n%s", diff)
+	if diff := gocmp.Diff(string(want), text); diff != "" {
+		t.Errorf("%s is not what the code says, run go test ./cmd/outrider -run Documented -update (-file +code):\n%s", path, diff)
 	}
 }
 
@@ -156,7 +169,7 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 // each to one name in Datadog.
 func TestEveryMetricIsWellNamed(t *testing.T) {
 	seen := map[string]string{}
-	for _, d := range catalogue(t) {
+	for _, d := range descriptions(t) {
 		counter := strings.HasSuffix(d.Name, "_total")
 		switch {
 		case !strings.HasPrefix(d.Name, "outrider_"), !strings.HasPrefix(d.Datadog, "outrider."):

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/outrider-agent/outrider/agent/config"
@@ -16,9 +17,10 @@ import (
 	"github.com/outrider-agent/outrider/metrics"
 )
 
-// items are the checks, those of the neighbours' health after the others.
+// items are the checks, those of alerts' rules and of the neighbours' health after the
+// others.
 func (s *settings) items() []checks.Item {
-	items := slices.Clone(s.verdicts)
+	items := append(slices.Clone(s.verdicts), s.alertItems()...)
 	for _, n := range s.series.Neighbours {
 		if n.Health != "" {
 			items = append(items, checks.Item{
@@ -30,12 +32,14 @@ func (s *settings) items() []checks.Item {
 	return items
 }
 
-// loadChecks are the checks of a configuration file.
+// loadChecks are the checks of a configuration file that can be run without an agent:
+// rules of alerts judge the last hour, of which then nothing is known.
 func loadChecks(path string) ([]checks.Item, error) {
 	s, err := load(path)
 	if err != nil {
 		return nil, err
 	}
+	s.rules = nil
 	return s.items(), nil
 }
 
@@ -88,6 +92,9 @@ func told(r *runner.Runner) []exporters.Verdict {
 		tag := exporters.Tag{Name: "category", Value: string(category)}
 		out = append(out, exporters.Verdict{Name: "outrider.digest", Status: d.Status, Message: d.Output, Tags: []exporters.Tag{tag}})
 		for _, c := range d.Checks {
+			if strings.HasPrefix(c.Name, alertPrefix) {
+				continue // Datadog has monitors of its own for these
+			}
 			out = append(out, exporters.Verdict{
 				Name: "outrider.check", Status: c.Status, Message: c.Message, Tags: []exporters.Tag{tag, {Name: "check", Value: c.Name}},
 			})

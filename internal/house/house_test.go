@@ -35,6 +35,7 @@ func rules() []rule {
 		{"top-level folders are the design's", topFolders},
 		{"Makefile explains itself", makefile},
 		{"links in Markdown resolve", brokenLinks},
+		{"every rule has a runbook", poorRunbooks},
 		{"no file names a workplace", workplaces},
 	}
 }
@@ -64,7 +65,7 @@ type sample struct {
 // TestEveryRuleCanFail shows every rule a tree that breaks it and one that
 // does not.
 func TestEveryRuleCanFail(t *testing.T) {
-	samples := slices.Concat(importSamples(), packageSamples(), sizeSamples(), stateSamples(), sleepSamples(), balanceSamples(), fileSamples())
+	samples := slices.Concat(importSamples(), packageSamples(), sizeSamples(), stateSamples(), sleepSamples(), balanceSamples(), runbookSamples(), fileSamples())
 	for _, r := range rules() {
 		var fails, passes bool
 		for _, s := range samples {

@@ -16,10 +16,11 @@ type importRule struct {
 
 // The vocabulary that a family may use. With it goes what a kind declares its
 // configuration in.
-var words = []string{"./agent/config", "./metrics", "./statesync", "./checks/verdict", "./checks/nagios", "./checks/runner", "./alerts/rule"}
+var words = []string{"./agent/config", "./metrics", "./metrics/catalogue", "./statesync", "./checks/verdict", "./checks/nagios", "./checks/runner", "./alerts/rule"}
 
 var importRules = []importRule{
 	{[]string{"./metrics"}, nil, true, "metrics is the lowest word of the vocabulary"},
+	{[]string{"./metrics/catalogue"}, []string{"./metrics"}, true, "catalogue is the vocabulary's own list"},
 	{[]string{"./metrics/metricstest"}, []string{"./metrics"}, true, "tests of every package use metricstest"},
 	{[]string{"./statesync"}, []string{"./metrics"}, true, "statesync says what a change is, for receivers that link nothing else"},
 	{[]string{"./checks/verdict"}, []string{"./metrics"}, true, "verdict is vocabulary"},

@@ -1,0 +1,2 @@
+// Package datadogclient holds the rendered monitors and dashboards against the types of Datadog's own client.
+package datadogclient
