@@ -17,12 +17,12 @@ const (
 	scrapeLimit = 2 * time.Second
 )
 
-// books are what the agent's own metrics say.
+// books are what the agent's own metrics say of the way that changes take.
 type books struct {
 	Captured int64  // changes that became durable: the number of the ledger's last
-	Waiting  int64  // in all pipelines
+	Waiting  int64  // in all its pipelines
 	Retries  int64  // of deliveries
-	Drops    int64  // in all pipelines
+	Drops    int64  // in all its pipelines
 	Balance  *int64 // what the pipelines' balances are off, added up; nil: one of them is not known
 	Memory   int64  // bytes of the process; 0: not known
 }
@@ -46,8 +46,8 @@ func readBooks(ctx context.Context, client *http.Client, url string) (books, err
 	return parseBooks(resp.Body)
 }
 
-// parseBooks adds up the pipelines of an exposition in Prometheus' text
-// format, as far as it needs it.
+// parseBooks adds up the pipelines that changes go through, of an exposition in
+// Prometheus' text format, as far as it needs it.
 func parseBooks(r io.Reader) (books, error) {
 	var b books
 	pipelines, balances, off := 0, 0, 0.0
@@ -63,6 +63,9 @@ func parseBooks(r io.Reader) (books, error) {
 		}
 		name, tags, _ := strings.Cut(series, "{")
 		term, isPipeline := strings.CutPrefix(name, "outrider_pipeline_")
+		if isPipeline && isBeside(tags) {
+			continue
+		}
 		if !isPipeline && name != "process_resident_memory_bytes" && name != "outrider_ledger_head" {
 			continue
 		}
@@ -97,4 +100,10 @@ func parseBooks(r io.Reader) (books, error) {
 		b.Balance = &whole
 	}
 	return b, nil
+}
+
+// isBeside reports whether a pipeline is none that changes go through: one of a
+// neighbour, or of the points of an exporter.
+func isBeside(tags string) bool {
+	return strings.Contains(tags, `service="`) || strings.Contains(tags, `pipeline="export"`)
 }

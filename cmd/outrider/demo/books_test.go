@@ -37,6 +37,9 @@ func TestReadBooks(t *testing.T) {
 	other.Retry("timeout", 70)
 	other.In(1)
 	other.Out(1)
+	points := pipeline("export", "tsdb", 900) // nothing of it is on the changes' way
+	points.In(7)
+	points.Drop("queue_full", 50)
 
 	err := reg.Func(metrics.Desc{
 		Name: "outrider_ledger_head", Datadog: "outrider.ledger.head", Type: metrics.GaugeType,
@@ -74,6 +77,26 @@ func TestReadBooks(t *testing.T) {
 	}
 	if got := read(); got.Balance != nil {
 		t.Errorf("balance %d of a pipeline that does not know its queue, want none", *got.Balance)
+	}
+}
+
+// A neighbour's pipelines have a service, may be unknown in part, and are no changes
+// of ours.
+func TestReadBooksLeavesOutNeighbours(t *testing.T) {
+	const ours, theirs = `{pipeline="delivery",target="platform",unit="changes"} `, `{pipeline="changes",service="platform",unit="changes"} `
+	var text strings.Builder
+	for term, n := range map[string]string{"in_total": "3", "queued": "2", "drops_total": "1", "balance": "0"} {
+		text.WriteString("outrider_pipeline_" + term + ours + n + "\n")
+		if term != "balance" {
+			text.WriteString("outrider_pipeline_" + term + theirs + "40\n")
+		}
+	}
+	got, err := parseBooks(strings.NewReader(text.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(books{Waiting: 2, Drops: 1, Balance: new(int64)}, got); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -72,7 +72,8 @@ type demo struct {
 	began    time.Time
 	lines    live
 	last     view
-	before   Taken // it began
+	calm     *books // when nothing waited in the agent any more; nil: it is not known
+	before   Taken  // it began
 }
 
 // Run runs a demo until its time is up or ctx ends. It returns an error when
@@ -438,7 +439,10 @@ func (d *demo) end(ctx context.Context, parts *group) (*Result, error) {
 	look, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastLook)
 	defer cancel()
 	if err := d.line(look); err == nil {
-		r.Captured, r.Balance = d.last.books.Captured, d.last.books.Balance
+		d.calm = &d.last.books
+	}
+	if d.calm != nil {
+		r.Captured, r.Balance = d.calm.Captured, d.calm.Balance
 	}
 	if r.interrupted {
 		d.receiver.hurry()
@@ -499,7 +503,11 @@ func (d *demo) delivered(ctx context.Context) func() bool {
 // settled reports whether nothing waits in the agent.
 func (d *demo) settled(ctx context.Context) bool {
 	b, err := readBooks(ctx, d.client, "http://"+d.places.Public+"/metrics")
-	return err == nil && b.Waiting == 0
+	if err != nil || b.Waiting > 0 {
+		return false
+	}
+	d.calm = &b
+	return true
 }
 
 // judge enters what was told, and what was not.

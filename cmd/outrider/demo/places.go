@@ -21,7 +21,7 @@ type places struct {
 	Folder                string // of everything below
 	Public, Debug, Status string // the agent's addresses
 	Kubeconfig            string
-	Receiver              string // the receiver's address
+	Receiver              string // the receiver's address; empty: it reads a file
 	Sink                  string
 	Batch                 int
 }
@@ -110,12 +110,33 @@ func (p *places) writeConfig() (string, error) {
 	return b.String(), nil
 }
 
-// Its lines fit a terminal of 80 columns, indented.
+// Its lines fit a terminal of 80 columns, indented. Without the rule, a busy machine
+// would be paged for minutes because of the beginning, when all workloads are told
+// of at once.
 var configuration = template.Must(template.New("outrider.yaml").Parse(`service: demo
 data_dir: ./agent
 listen: {public: "{{.Public}}", debug: "{{.Debug}}",
          status: "{{.Status}}"}
 log: {level: warn}
+alerts: {without: [delivery-latency]}
+collectors:
+  - {name: machine, host: {}}
+  - {name: go, runtime: {}}
+{{- if .Receiver}}
+neighbours:
+  - {name: platform, metrics: "http://{{.Receiver}}/stats"}
+pipelines:
+  - {name: changes, neighbour: platform, unit: changes,
+     in: {series: platform_changes_received_total},
+     out: {series: platform_changes_recorded_total},
+     drops: {series: platform_changes_refused_total, by: reason},
+     queued: {series: platform_changes_waiting}}
+exporters:
+  - {name: tsdb, opentsdb: {url: "http://{{.Receiver}}"}}
+checks:
+  - {name: receiver, category: email,
+     http: {url: "http://{{.Receiver}}"}}
+{{- end}}
 statesync:
   kubeconfig: ./cluster/{{.KubeconfigName}}
   kinds:

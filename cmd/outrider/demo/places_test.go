@@ -39,9 +39,15 @@ func TestConfigurationFitsATerminal(t *testing.T) {
 			Folder: t.TempDir(), Public: address, Debug: address, Status: address, Receiver: address,
 			Kubeconfig: "/x/cluster/kubeconfig", Sink: sink, Batch: batchSize,
 		}
+		if sink == SinkFile { // who reads it has no address
+			p.Receiver = ""
+		}
 		text, err := p.writeConfig()
 		if err != nil {
 			t.Fatal(err)
+		}
+		if strings.Contains(text, "//\"") || strings.Contains(text, "///") || strings.Contains(text, "\n\n") {
+			t.Errorf("%s: something is left empty:\n%s", sink, text)
 		}
 		for line := range strings.Lines(indent(text)) {
 			if n := len(strings.TrimSuffix(line, "\n")); n >= 80 {

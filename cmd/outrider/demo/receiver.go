@@ -81,6 +81,8 @@ type receiver struct {
 	key    []byte
 	now    func() time.Time
 	tell   func([]Told) // is given what was taken, before it is acknowledged
+	pages  *http.ServeMux
+	tally  *tally
 
 	mu      sync.Mutex // guards what follows
 	book    *story.Book
@@ -93,7 +95,12 @@ type receiver struct {
 }
 
 func newReceiver(m Manner, key []byte, now func() time.Time, tell func([]Told)) *receiver {
-	return &receiver{manner: m, key: key, now: now, tell: tell, book: story.New(forgetAfter), forgot: now(), hurries: make(chan struct{})}
+	r := &receiver{
+		manner: m, key: key, now: now, tell: tell, tally: newTally(),
+		book: story.New(forgetAfter), forgot: now(), hurries: make(chan struct{}),
+	}
+	r.pages = r.serves()
+	return r
 }
 
 // begin sets the beginning that Down counts from.
@@ -127,8 +134,11 @@ func (r *receiver) serve(ctx context.Context, l net.Listener, log *slog.Logger) 
 	return nil
 }
 
-// ServeHTTP takes one event or a batch.
-func (r *receiver) ServeHTTP(w http.ResponseWriter, q *http.Request) {
+// ServeHTTP implements [http.Handler].
+func (r *receiver) ServeHTTP(w http.ResponseWriter, q *http.Request) { r.pages.ServeHTTP(w, q) }
+
+// changes takes one event or a batch.
+func (r *receiver) changes(w http.ResponseWriter, q *http.Request) {
 	if q.Method != http.MethodPost {
 		http.Error(w, q.Method+", want POST", http.StatusMethodNotAllowed)
 		return
@@ -136,10 +146,6 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, q.Body, maxBody))
 	if err != nil {
 		http.Error(w, "read body: "+err.Error(), http.StatusBadRequest)
-		return
-	}
-	if r.isDown() {
-		http.Error(w, "down", http.StatusServiceUnavailable)
 		return
 	}
 	if err := verify(r.key, q.Header, body, r.now()); err != nil {
@@ -154,10 +160,18 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	r.tally.came(len(events))
+	if r.isDown() {
+		r.tally.refuse(reasonDown, len(events))
+		http.Error(w, reasonDown, http.StatusServiceUnavailable)
+		return
+	}
 	if !r.wait(q.Context(), len(events)) {
+		r.tally.refuse(reasonGone, len(events))
 		return // who asked has gone
 	}
 	r.take(events)
+	r.tally.record(len(events))
 	w.WriteHeader(http.StatusNoContent)
 }
 
