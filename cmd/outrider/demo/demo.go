@@ -32,7 +32,7 @@ const (
 	slowReady    = 3 * time.Second        // so often it is said that the agent still reads
 	quiet        = 3 * time.Second        // with nothing in the agent and nothing taken, nothing more is coming
 	stopPatience = 8 * time.Second        // for the agent to stop; it promises 5 s
-	lastLook     = 400 * time.Millisecond // at the books
+	lastLook     = scrapeLimit            // at the books
 	lastDrain    = time.Second            // of an interrupted run
 	lastPatience = 800 * time.Millisecond // for the agent to stop, when the run was interrupted
 	hangPatience = 4 * time.Second        // for a cluster of its own process to answer, when the run was interrupted
