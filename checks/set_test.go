@@ -223,3 +223,55 @@ func TestHeartbeatsOutliveARestart(t *testing.T) {
 		}
 	})
 }
+
+// picky is a runner that does not take every check.
+type picky struct {
+	refuses map[string]bool
+	has     map[string]bool
+}
+
+func (p *picky) Add(checks ...runner.Check) error {
+	for _, c := range checks {
+		if p.refuses[c.Name] {
+			return errors.New("there is one of that name")
+		}
+		p.has[c.Name] = true
+	}
+	return nil
+}
+
+func (p *picky) Renew(...runner.Check) error { return nil }
+
+func (p *picky) Remove(names ...string) {
+	for _, name := range names {
+		delete(p.has, name)
+	}
+}
+
+// TestAMemberThatCannotBeShown is spoken for by the check of its digest, is tried again,
+// and is complained of once.
+func TestAMemberThatCannotBeShown(t *testing.T) {
+	t.Parallel()
+	api := &told{}
+	api.set(verdict.Result{}, Folded{Name: "db", Status: verdict.Fail}, Folded{Name: "disk"})
+	var log strings.Builder
+	s, err := New(Options{Items: []Item{sayItem("api", "digest", api)}, Log: slog.New(slog.NewTextHandler(&log, nil)), Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &picky{refuses: map[string]bool{"api/db": true}, has: map[string]bool{}}
+	s.Attach(r)
+	for range 3 {
+		s.fold()
+	}
+	if s.shows("api") || r.has["api/db"] || !r.has["api/disk"] {
+		t.Errorf("the digest's members count as shown: %t, the runner has %v; want api/disk alone, and the digest to speak for api/db", s.shows("api"), r.has)
+	}
+	if n := strings.Count(log.String(), "check=api/db"); n != 1 {
+		t.Errorf("it was complained of %d times, want once:\n%s", n, log.String())
+	}
+	r.refuses = nil
+	if s.fold(); !s.shows("api") || !r.has["api/db"] {
+		t.Errorf("once it can be, shown: %t, the runner has %v", s.shows("api"), r.has)
+	}
+}
