@@ -8,10 +8,12 @@ import (
 	"testing"
 
 	"github.com/outrider-agent/outrider/agent/config"
+	"github.com/outrider-agent/outrider/alerts"
 	"github.com/outrider-agent/outrider/checks"
 	"github.com/outrider-agent/outrider/collectors"
 	"github.com/outrider-agent/outrider/exporters"
 	"github.com/outrider-agent/outrider/history"
+	"github.com/outrider-agent/outrider/metrics/catalogue"
 	"github.com/outrider-agent/outrider/statesync/controller"
 	"github.com/outrider-agent/outrider/statesync/sinks"
 	"github.com/outrider-agent/outrider/statesync/workload/custom"
@@ -69,5 +71,29 @@ func TestTheSidecarOfTheREADMEIsGood(t *testing.T) {
 	}
 	if len(s.series.Pipelines) != 1 || len(s.series.Exporters) != 2 {
 		t.Errorf("%d pipelines and %d exporters, want 1 and 2", len(s.series.Pipelines), len(s.series.Exporters))
+	}
+}
+
+// TestTheRulesOfTheREADMEAreGood reads the rules that it shows.
+func TestTheRulesOfTheREADMEAreGood(t *testing.T) {
+	b, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, found := strings.Cut(string(b), "```yaml\n# payments.yaml\n")
+	text, _, whole := strings.Cut(text, "```")
+	if !found || !whole {
+		t.Fatal("README.md shows no rules payments.yaml")
+	}
+	path := filepath.Join(t.TempDir(), "payments.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	set, err := loadRules(false, []string{path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := alerts.Renders(set, catalogue.Own(), alerts.Backends()...); err != nil || len(set.Rules) != 1 {
+		t.Errorf("%d rules, %v, want 1 that every back end takes", len(set.Rules), err)
 	}
 }
