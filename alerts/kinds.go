@@ -1,6 +1,12 @@
 package alerts
 
-import "github.com/outrider-agent/outrider/metrics/catalogue"
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/outrider-agent/outrider/metrics/catalogue"
+)
 
 // A Backend renders rules in the words of something that pages people.
 type Backend struct {
@@ -23,4 +29,21 @@ func Backends() []Backend {
 		{Nagios, renderNagios},
 		{Prometheus, renderPrometheus},
 	}
+}
+
+// Render makes the files of back ends, a folder each, or says what they cannot do with
+// the rules: such a rule says in only who can.
+func Render(set *Set, own catalogue.Catalogue, backends ...Backend) ([]File, error) {
+	var out []File
+	var errs []error
+	for _, b := range backends {
+		files, err := b.Render(set, own)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w; a rule that is for some back ends alone says so with only", b.Name, err))
+		}
+		for _, f := range files {
+			out = append(out, File{filepath.Join(b.Name, f.Path), f.Data})
+		}
+	}
+	return out, errors.Join(errs...)
 }

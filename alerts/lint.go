@@ -25,17 +25,6 @@ func Lint(set *Set, own catalogue.Catalogue) error {
 	return errors.Join(errs...)
 }
 
-// Renders says what back ends cannot do with rules: such a rule says in only who can.
-func Renders(set *Set, own catalogue.Catalogue, backends ...Backend) error {
-	var errs []error
-	for _, b := range backends {
-		if _, err := b.Render(set, own); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w; a rule that is for some back ends alone says so with only", b.Name, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
 func lint(r Rule, own catalogue.Catalogue) (out []string) {
 	wrong := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	is := r.Rule(r.Name)

@@ -56,7 +56,7 @@ func TestWhoIsToldOfNothing(t *testing.T) {
 	}
 	set.Owners = []Owner{{Name: "platform"}}
 	for _, b := range []Backend{{Datadog, renderDatadog}, {Nagios, renderNagios}} {
-		if err := Renders(set, catalogue.Own(), b); err == nil || !strings.Contains(err.Error(), "platform") {
+		if _, err := Render(set, catalogue.Own(), b); err == nil || !strings.Contains(err.Error(), "platform") {
 			t.Errorf("%s: got %v, want an error that names the owner", b.Name, err)
 		}
 	}

@@ -47,7 +47,7 @@ const nagiosHead = `# Rules of Outrider for Nagios 4: a service each, for every 
 // renderNagios makes one file with all objects.
 func renderNagios(set *Set, _ catalogue.Catalogue) ([]File, error) {
 	rules := set.For(Nagios)
-	runbook, err := nagiosAgentRunbook(rules)
+	beside, err := newCompanions()
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +60,7 @@ func renderNagios(set *Set, _ catalogue.Catalogue) ([]File, error) {
 	}
 	var b bytes.Buffer
 	b.WriteString(nagiosHead)
-	nagiosAgent(&b, runbook)
+	nagiosAgent(&b, beside.runbook(rules, "agent-unreachable"))
 	if len(rules) > 0 {
 		nagiosRules(&b, rules)
 	}
@@ -86,22 +86,6 @@ func nagiosRefuses(r Rule, owner Owner) error {
 		}
 	}
 	return nil
-}
-
-// nagiosAgentRunbook is a URL beside those of the rules that ship, wherever rules of
-// their names have these.
-func nagiosAgentRunbook(rules []Rule) (string, error) {
-	shipped, err := Shipped()
-	if err != nil {
-		return "", err
-	}
-	for _, r := range slices.Concat(rules, shipped.Rules) {
-		base, found := strings.CutSuffix(r.Runbook, "/"+r.Name+".md")
-		if found && slices.ContainsFunc(shipped.Rules, func(s Rule) bool { return s.Name == r.Name }) {
-			return base + "/agent-unreachable.md", nil
-		}
-	}
-	return "", nil
 }
 
 // nagiosAgent is the service that tells of an agent that is down, and what all others

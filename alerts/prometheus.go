@@ -98,12 +98,16 @@ const (
 var promReserved = []string{"alertname", "alertstate", "severity", "category", "owner", "rule"}
 
 func renderPrometheus(set *Set, own catalogue.Catalogue) ([]File, error) {
+	beside, err := newCompanions()
+	if err != nil {
+		return nil, err
+	}
 	group := promGroup{Name: "outrider"}
 	tags := map[string]bool{}      // of all alerts
 	alertOf := map[string]string{} // rules by their alerts' names
 	var errs []error
 	for _, r := range set.For(Prometheus) {
-		rules, labels, err := promRules(r, own)
+		rules, labels, err := promRules(r, own, beside)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("rule %s: %w", r.Name, err))
 			continue
@@ -122,7 +126,7 @@ func renderPrometheus(set *Set, own catalogue.Catalogue) ([]File, error) {
 	if other, ok := alertOf[promUnreachable]; ok {
 		errs = append(errs, fmt.Errorf("rule %s: name: got the alert %s, which tells of agents, want another name", other, promUnreachable))
 	}
-	unreachable, err := promAgentRule(set)
+	unreachable, err := promAgentRule(set, beside.runbook(set.For(Prometheus), "agent-unreachable"))
 	if err = errors.Join(append(errs, err)...); err != nil {
 		return nil, err
 	}

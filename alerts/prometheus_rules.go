@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/outrider-agent/outrider/alerts/rule"
@@ -25,7 +24,7 @@ const (
 
 // promRules are the alert rules of a rule, and the tags that its alerts have, as far as
 // they are known.
-func promRules(r Rule, own catalogue.Catalogue) (out []promRule, tags []string, err error) {
+func promRules(r Rule, own catalogue.Catalogue, beside companions) (out []promRule, tags []string, err error) {
 	q := newPromQuery(r, own)
 	if err := q.check(); err != nil {
 		return nil, nil, err
@@ -59,7 +58,7 @@ func promRules(r Rule, own catalogue.Catalogue) (out []promRule, tags []string, 
 	}
 	// An absence says itself that the series is not there.
 	if r.Witness != "" && spec.Func != rule.Absence {
-		absent, err := q.absent(r)
+		absent, err := q.absent(r, beside.runbook([]Rule{r}, "series-absent"))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -70,11 +69,7 @@ func promRules(r Rule, own catalogue.Catalogue) (out []promRule, tags []string, 
 
 // absent tells of a series that is not there: of what the value alert judges there is
 // nothing then, so only one of the two fires.
-func (q *promQuery) absent(r Rule) (promRule, error) {
-	runbook, err := promCompanionRunbook([]Rule{r}, "series-absent")
-	if err != nil {
-		return promRule{}, err
-	}
+func (q *promQuery) absent(r Rule, runbook string) (promRule, error) {
 	wait, err := promDuration(promAbsentFor)
 	return promRule{
 		Alert: promAlert(r.Name) + "Absent",
@@ -94,11 +89,7 @@ func (q *promQuery) absent(r Rule) (promRule, error) {
 
 // promAgentRule tells of agents that cannot be scraped. It goes on for longer than
 // Prometheus remembers that they were agents.
-func promAgentRule(set *Set) (promRule, error) {
-	runbook, err := promCompanionRunbook(set.For(Prometheus), "agent-unreachable")
-	if err != nil {
-		return promRule{}, err
-	}
+func promAgentRule(set *Set, runbook string) (promRule, error) {
 	wait, err := promDuration(promUnreachableFor)
 	return promRule{
 		Alert: promUnreachable,
@@ -113,23 +104,6 @@ func promAgentRule(set *Set) (promRule, error) {
 			Evidence:    "default: a restart is over within two minutes",
 		},
 	}, err
-}
-
-// promCompanionRunbook is the URL of an alert that comes with rules. It is about the agent,
-// and so beside the runbooks of the rules that ship, wherever rules of their names
-// have these.
-func promCompanionRunbook(rules []Rule, name string) (string, error) {
-	shipped, err := Shipped()
-	if err != nil {
-		return "", err
-	}
-	for _, r := range slices.Concat(rules, shipped.Rules) {
-		base, ok := strings.CutSuffix(r.Runbook, "/"+r.Name+".md")
-		if ok && slices.ContainsFunc(shipped.Rules, func(s Rule) bool { return s.Name == r.Name }) {
-			return base + "/" + name + ".md", nil
-		}
-	}
-	return "", nil
 }
 
 // ownerOfMost is the owner of more rules than any other: who runs the agents.

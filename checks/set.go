@@ -229,17 +229,16 @@ func (s *Set) Reload(_ context.Context, next any) (applied, restart []string, er
 			units = append(units, before[i])
 			continue
 		}
-		u, err := s.unit(item)
-		if err != nil {
+		var u *unit
+		if i >= 0 && before[i].asks(item) {
+			u = &unit{Item: item, checker: before[i].checker} // with what it knows
+		} else if u, err = s.unit(item); err != nil {
 			return nil, nil, err
 		}
 		units = append(units, u)
 		what := "added"
 		if i >= 0 {
 			what, u.revision = "changed", before[i].revision+1
-			if before[i].asks(item) {
-				u.checker = before[i].checker // with what it knows
-			}
 		}
 		applied = append(applied, "check "+item.Name+": "+what)
 	}

@@ -91,7 +91,7 @@ func sentence(r rule.Rule, j rule.Judgement, now time.Time) string {
 		return what + " is not known: " + j.Why
 	}
 	suffix := unitOf(r).suffix
-	text := what + " is " + number(j.Value, r.Warn, r.Crit) + suffix
+	text := what + " is " + nagios.Figure(j.Value, r.Warn, r.Crit) + suffix
 	outside, clear := r.Crit, r.CritClear
 	if j.Status == verdict.Warn || outside == nil || !outside.Alerts(j.Value) && j.Status != verdict.Fail && r.Warn != nil {
 		outside, clear = r.Warn, r.WarnClear
@@ -108,22 +108,6 @@ func sentence(r rule.Rule, j rule.Judgement, now time.Time) string {
 		text += ", well again for less than " + brief(r.KeepFor)
 	}
 	return text
-}
-
-// number writes a figure with four digits, or with as many as it takes to show on
-// which side of a limit it is.
-func number(v float64, limits ...*nagios.Range) string {
-	s := strconv.FormatFloat(v, 'g', 4, 64)
-	if a := math.Abs(v); a >= 1e4 && a < 1e15 {
-		s = strconv.FormatFloat(v, 'f', 0, 64)
-	}
-	shown, err := strconv.ParseFloat(s, 64)
-	for _, r := range limits {
-		if r != nil && (err != nil || r.Alerts(shown) != r.Alerts(v)) {
-			return strconv.FormatFloat(v, 'g', -1, 64)
-		}
-	}
-	return s
 }
 
 // wanted says a range in words.

@@ -50,7 +50,7 @@ func (c *cgroup) readV1(mount string, paths map[string]string) error {
 			c.nanoseconds(d+"/cpuacct.usage_sys", "cpu_mode_seconds_total", "system"))
 	}
 	if d, ok := dir("memory"); ok {
-		errs = append(errs, c.memoryV1(d),
+		errs = append(errs, c.memory(d, "memory.usage_in_bytes", memoryStatPicksV1, "total_"),
 			c.value(d+"/memory.limit_in_bytes", "memory_limit_bytes"),
 			c.value(d+"/memory.max_usage_in_bytes", "memory_peak_bytes"),
 			c.lines(d+"/memory.oom_control", oomPicksV1))
@@ -90,28 +90,4 @@ func (c *cgroup) quotaV1(dir string) error {
 		c.found.add("cpu_limit", n[0]/n[1])
 	}
 	return nil
-}
-
-func (c *cgroup) memoryV1(dir string) error {
-	path := dir + "/memory.usage_in_bytes"
-	data, err := c.files.read(path)
-	if err != nil {
-		return unreadable(path, err)
-	}
-	current, _, err := parseLimit(data)
-	if err != nil {
-		return unreadable(path, err)
-	}
-	c.found.add("memory_bytes", current)
-
-	path = dir + "/memory.stat"
-	data, err = c.files.read(path)
-	if err != nil {
-		return unreadable(path, err)
-	}
-	if err := addPicks(c.found, path, data, memoryStatPicksV1); err != nil {
-		return err
-	}
-	c.workingSet(data, "total_inactive_file", current)
-	return c.faults(data, "total_pgfault", "total_pgmajfault")
 }

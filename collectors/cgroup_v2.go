@@ -53,7 +53,7 @@ func (c *cgroup) readV2(dir string) error {
 	errs := []error{
 		c.lines(dir+"/cpu.stat", cpuStatPicks),
 		c.cpuLimit(dir + "/cpu.max"),
-		c.memoryV2(dir),
+		c.memory(dir, "memory.current", memoryStatPicks, ""),
 		c.value(dir+"/memory.max", "memory_limit_bytes"),
 		c.value(dir+"/memory.high", "memory_high_bytes"),
 		c.value(dir+"/memory.peak", "memory_peak_bytes"),
@@ -106,10 +106,11 @@ func parseCPUMax(data []byte) (cpus float64, limited bool, err error) {
 	return n / period, true, nil
 }
 
-// memoryV2 reads what the group uses. What it works with is what cannot be
+// memory reads what the group uses, of both versions: their file of the whole, and the
+// prefix of the names in memory.stat, are others. What it works with is what cannot be
 // dropped at once: Kubernetes evicts by the same figure.
-func (c *cgroup) memoryV2(dir string) error {
-	path := dir + "/memory.current"
+func (c *cgroup) memory(dir, file string, picks map[string]pick, prefix string) error {
+	path := dir + "/" + file
 	data, err := c.files.read(path)
 	if err != nil {
 		return unreadable(path, err) // the root group has none
@@ -125,11 +126,11 @@ func (c *cgroup) memoryV2(dir string) error {
 	if err != nil {
 		return unreadable(path, err)
 	}
-	if err := addPicks(c.found, path, data, memoryStatPicks); err != nil {
+	if err := addPicks(c.found, path, data, picks); err != nil {
 		return err
 	}
-	c.workingSet(data, "inactive_file", current)
-	return c.faults(data, "pgfault", "pgmajfault")
+	c.workingSet(data, prefix+"inactive_file", current)
+	return c.faults(data, prefix+"pgfault", prefix+"pgmajfault")
 }
 
 // workingSet adds the memory in use without files that nobody used lately.

@@ -80,17 +80,8 @@ func rendered(to, dir string, set *alerts.Set) (chosen []alerts.Backend, out []a
 	if chosen, err = backends(to); err != nil {
 		return nil, nil, err
 	}
-	if err := alerts.Renders(set, catalogue.Own(), chosen...); err != nil {
+	if out, err = alerts.Render(set, catalogue.Own(), chosen...); err != nil {
 		return nil, nil, usageError(err)
-	}
-	for _, b := range chosen {
-		files, err := b.Render(set, catalogue.Own())
-		if err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", b.Name, err)
-		}
-		for _, f := range files {
-			out = append(out, alerts.File{Path: filepath.Join(b.Name, f.Path), Data: f.Data})
-		}
 	}
 	return chosen, out, nil
 }
@@ -313,7 +304,7 @@ yet. That is said, and is no mistake.`,
 			if err != nil {
 				return err
 			}
-			if err := alerts.Renders(set, catalogue.Own(), alerts.Backends()...); err != nil {
+			if _, err := alerts.Render(set, catalogue.Own(), alerts.Backends()...); err != nil {
 				return usageError(err)
 			}
 			if against != "" {

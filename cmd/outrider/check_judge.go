@@ -174,7 +174,7 @@ func (f *digestFlags) judged(d *digest, t *target, took time.Duration) report {
 	case err != nil:
 		return unknown("the figure of %s is %.50s, want a number", name, c.Value)
 	}
-	r := report{text: fmt.Sprintf("%s: %s is %s", from, name, j.number(v))}
+	r := report{text: fmt.Sprintf("%s: %s is %s", from, name, nagios.Figure(v, j.warn.is, j.crit.is, j.warnClear.is, j.critClear.is))}
 	if f.verbose > 0 {
 		r.more = []string{c.line(f.verbose)}
 	}
@@ -225,22 +225,6 @@ func (d *digest) without(prefix string) {
 	if after := worst(); *d.Status == before {
 		d.Status = &after
 	}
-}
-
-// number writes a figure with four digits, or with as many as it takes to show on
-// which side of a limit it is.
-func (j *judge) number(v float64) string {
-	s := strconv.FormatFloat(v, 'g', 4, 64)
-	if a := math.Abs(v); a >= 1e4 && a < 1e15 {
-		s = strconv.FormatFloat(v, 'f', 0, 64)
-	}
-	shown, err := strconv.ParseFloat(s, 64)
-	for _, r := range []*nagios.Range{j.warn.is, j.crit.is, j.warnClear.is, j.critClear.is} {
-		if r != nil && (err != nil || r.Alerts(shown) != r.Alerts(v)) {
-			return strconv.FormatFloat(v, 'g', -1, 64)
-		}
-	}
-	return s
 }
 
 // inWords is a range as a line of a plugin can say it, which has no ~.

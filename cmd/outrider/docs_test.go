@@ -93,7 +93,7 @@ func TestTheRulesOfTheREADMEAreGood(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := alerts.Renders(set, catalogue.Own(), alerts.Backends()...); err != nil || len(set.Rules) != 1 {
+	if _, err := alerts.Render(set, catalogue.Own(), alerts.Backends()...); err != nil || len(set.Rules) != 1 {
 		t.Errorf("%d rules, %v, want 1 that every back end takes", len(set.Rules), err)
 	}
 }
